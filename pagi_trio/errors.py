@@ -1,0 +1,70 @@
+"""Every error this package raises, sorted by what can still be done about it.
+
+- Nothing has started, mend the setting: `ConfigError`, `BindError`.
+- Nothing is served, mend the application: `AppLoadError`, `LifespanFailedError`.
+- The application broke the protocol it speaks with the server, mend its code: `AppProtocolError`.
+- The client broke the protocol, answer it and close: `RequestError`, `WebSocketError`.
+- The client has gone, stop sending: `ClientDisconnected`.
+"""
+
+from __future__ import annotations
+
+
+class PagiError(Exception):
+    """What all errors of this package have in common."""
+
+
+class ConfigError(PagiError, ValueError):
+    """A setting is unknown, has a wrong value or contradicts another; the message names it."""
+
+
+class BindError(ConfigError):
+    """An address cannot be listened on; the message names it and says why."""
+
+
+class AppLoadError(PagiError):
+    """The application could not be imported or is not callable; the message names the path."""
+
+
+class LifespanFailedError(PagiError):
+    """The application refused to start, or failed while starting or stopping."""
+
+
+class AppProtocolError(PagiError, RuntimeError):
+    """The application sent an event that ASGI does not allow here; the message says which and why."""
+
+
+class RequestError(PagiError):
+    """What the client sent is not HTTP as RFC 9112 defines it, or goes over a limit.
+
+    Attributes:
+        status: The HTTP status that says so to the client (400, 413, 414, 417, 431, 501, 505).
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class WebSocketError(PagiError):
+    """What the client sent is not WebSocket as RFC 6455 defines it, or goes over a limit.
+
+    Attributes:
+        code: The close code that says so to the client (1002, 1007, 1009).
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class ClientDisconnected(PagiError, OSError):
+    """Something was sent after the client had left (ASGI 2.4 asks for an OSError).
+
+    Attributes:
+        reason: One token of the vocabulary of disconnect reasons, such as ``client_closed``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the client has left ({reason})")
+        self.reason = reason
