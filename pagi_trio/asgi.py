@@ -14,7 +14,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 Address: TypeAlias = tuple[str, int | None]
 """Host and port; for a unix socket its path and None."""
 
-Extensions: TypeAlias = dict[str, dict[object, object] | object]
+Extensions: TypeAlias = dict[str, object]
 
 
 class ASGIVersions(TypedDict):
@@ -22,7 +22,7 @@ class ASGIVersions(TypedDict):
     spec_version: str
 
 
-class _ConnectionScope(TypedDict):
+class ConnectionScope(TypedDict):
     asgi: ASGIVersions
     http_version: str
     scheme: str
@@ -37,12 +37,12 @@ class _ConnectionScope(TypedDict):
     extensions: Extensions
 
 
-class HTTPScope(_ConnectionScope):
+class HTTPScope(ConnectionScope):
     type: Literal["http"]
     method: str
 
 
-class WebSocketScope(_ConnectionScope):
+class WebSocketScope(ConnectionScope):
     type: Literal["websocket"]
     subprotocols: list[str]
 

@@ -1,0 +1,129 @@
+"""Frame a response: its head, and what goes around each part of its body.
+
+The application says whether more follows; what that becomes on the wire depends on the request, on the status and on
+the fields it sent. A response that would not be what its head says is refused before a byte of it is written.
+
+Source: RFC 9110 sections 6.4.1, 8.6, 9.3.2 and 15; RFC 9112 sections 6 and 9.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pagi_trio.errors import AppProtocolError
+from pagi_trio.wire.response import CLOSE, DATE, ResponseFields, status_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pagi_trio.wire.date import DateCache
+    from pagi_trio.wire.head import RequestLine
+
+# How the body is framed; decided with the head.
+_UNDECIDED, _EMPTY, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(5)
+
+
+class ResponseFraming:
+    """One response on its way out.
+
+    Attributes:
+        status: As the application gave it.
+        fields: As the application gave them, checked.
+        wrote_head: Whether the head has been handed out.
+    """
+
+    __slots__ = ("_framing", "_left", "_request", "fields", "status", "wrote_head")
+
+    def __init__(self, request: RequestLine, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Check what the application starts its response with.
+
+        Raises:
+            AppProtocolError: If the status or a header field is none.
+        """
+        status_line(status)
+        self._request = request
+        self.status = status
+        self.fields = ResponseFields(headers)
+        self.wrote_head = False
+        self._framing = _UNDECIDED
+        self._left = 0
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body goes out in chunks."""
+        return self._framing == _CHUNKED
+
+    @property
+    def has_body(self) -> bool:
+        """Whether what the application gives as body goes out at all; known once the head is written."""
+        return self._framing != _EMPTY
+
+    def head(self, size: int, *, more: bool, keep_alive: bool, date: DateCache) -> tuple[bytes, bool]:
+        """Decide the framing and write the head.
+
+        Args:
+            size: Bytes of the first part of the body.
+            more: Whether others follow.
+            keep_alive: Whether the connection may take another request.
+            date: For responses without a date of their own.
+
+        Returns:
+            The head with its blank line, and whether the connection stays.
+        """
+        fields, status, request = self.fields, self.status, self._request
+        flags = fields.flags
+        parts = [status_line(status), *fields.lines]
+        if not flags & DATE:
+            parts.append(date.line())
+        if request.method == "HEAD" or status == 304:
+            self._framing = _EMPTY
+            if fields.content_length < 0 and size:
+                parts.append(b"content-length: %d\r\n" % size)
+        elif status == 204:
+            self._framing = _EMPTY
+            parts = [line for line in parts if not line.lower().startswith(b"content-length:")]
+        elif fields.content_length >= 0:
+            self._framing = _LENGTH
+            self._left = fields.content_length
+        elif not more:
+            self._framing = _LENGTH
+            self._left = size
+            parts.append(b"content-length: %d\r\n" % size)
+        elif request.version == "1.1":
+            self._framing = _CHUNKED
+            parts.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self._framing = _UNTIL_CLOSE
+            keep_alive = False
+        if not keep_alive or flags & CLOSE:
+            keep_alive = False
+            parts.append(b"connection: close\r\n")
+        elif request.version == "1.0":
+            parts.append(b"connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts), keep_alive
+
+    def frame(self, body: bytes, *, more: bool) -> tuple[bytes, bytes]:
+        """Return what goes before and after a part of the body, its head aside.
+
+        Raises:
+            AppProtocolError: If the response would be longer or shorter than its head says.
+        """
+        framing = self._framing
+        before = after = b""
+        if framing == _LENGTH:
+            self._left -= len(body)
+            if self._left < 0:
+                raise AppProtocolError(f"the body is {-self._left} bytes longer than its content-length")
+            if self._left and not more:
+                raise AppProtocolError(f"the body is {self._left} bytes shorter than its content-length")
+        elif framing == _CHUNKED:
+            if body:
+                before = b"%x\r\n" % len(body)
+                after = b"\r\n"
+            if not more:
+                after += b"0\r\n\r\n"
+        elif framing == _EMPTY and body and self._request.method != "HEAD":
+            raise AppProtocolError(f"a response with status {self.status} has no body")
+        self.wrote_head = True
+        return before, after

@@ -1,0 +1,69 @@
+"""Event streams on the wire: which responses are one, and how many events their bytes complete.
+
+Source: the WHATWG HTML standard, sections 9.2.5 and 9.2.6 (parsing and interpreting an event stream).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+# Of an unfinished line only its beginning tells what it is; the longest that matters is a BOM and ``data:``.
+_LINE_START_BYTES: Final = 8
+
+# The usual chunk: one event of one data line.
+_usual = re.compile(rb"data:[^\r\n]*\n\n").fullmatch
+
+
+def is_event_stream(content_type: bytes) -> bool:
+    """Tell whether a Content-Type is text/event-stream, whatever its case and parameters."""
+    return content_type.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream"
+
+
+class EventCounter:
+    """Counts the events that a browser dispatches: blocks with a data field, ended by a blank line.
+
+    Holds a few bytes, whatever it is fed.
+    """
+
+    __slots__ = ("_after_cr", "_at_rest", "_has_data", "_line", "_started")
+
+    def __init__(self) -> None:
+        self._started = False
+        self._line = b""
+        self._has_data = False
+        # The last byte was a CR: an LF to come belongs to the same line end.
+        self._after_cr = False
+        # Between two blocks, after the first chunk: one test instead of four on the direct path.
+        self._at_rest = False
+
+    def feed(self, chunk: bytes | memoryview) -> int:
+        """Return how many events these bytes complete."""
+        if self._at_rest and _usual(chunk):
+            return 1
+        data = bytes(chunk)
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+            self._after_cr = not chunk
+        return self._count(data) if data else 0
+
+    def _count(self, data: bytes) -> int:
+        lines = (self._line + data).splitlines()
+        self._after_cr = data.endswith(b"\r")
+        self._line = b"" if data.endswith((b"\r", b"\n")) else lines.pop()[:_LINE_START_BYTES]
+        if lines and not self._started:
+            self._started = True
+            lines[0] = lines[0].removeprefix(_BOM)
+        events = 0
+        has_data = self._has_data
+        for line in lines:
+            if not line:
+                events += has_data
+                has_data = False
+            elif line[:5] in (b"data:", b"data"):
+                has_data = True
+        self._has_data = has_data
+        self._at_rest = self._started and not (has_data or self._line or self._after_cr)
+        return events
