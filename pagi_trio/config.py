@@ -1,0 +1,350 @@
+"""The configuration: every setting, its default and what it means, declared once.
+
+The command line flags, the TOML keys and the reference page derive from these declarations.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeVar
+
+from pagi_trio.bind import DEFAULT_PORT, parse_bind
+from pagi_trio.errors import ConfigError
+from pagi_trio.settings import Group, Setting, Value, flatten, refuse_unknown, setting, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The shortest time that is a time: zero would fail every connection or start at once.
+_SHORTEST_S: Final = 0.001
+
+# listen(2) takes a C int.
+_C_INT_MAX: Final = 2**31 - 1
+
+G = TypeVar("G", bound=Group)
+
+
+def _check_root_path(text: str) -> None:
+    if text and (not text.startswith("/") or text.endswith("/")):
+        raise ConfigError("must start with '/' and not end with one, or be empty")
+
+
+def _check_not_empty(text: str) -> None:
+    if not text:
+        raise ConfigError("must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLS(Group):
+    """Certificates; without `certfile` the server speaks plain HTTP."""
+
+    table: ClassVar[str] = "tls"
+
+    certfile: str | None = setting(
+        None, "The server's certificate and its chain, PEM.", "--certfile", check=_check_not_empty
+    )
+    keyfile: str | None = setting(None, "The private key of the certificate, PEM.", "--keyfile", check=_check_not_empty)
+    keyfile_password: str | None = setting(None, "What decrypts the private key.", "--keyfile-password", secret=True)
+    ca_certs: str | None = setting(
+        None,
+        "The authorities whose client certificates are accepted, PEM; see verify_mode.",
+        "--ca-certs",
+        check=_check_not_empty,
+    )
+    ciphers: str | None = setting(
+        None, "OpenSSL's cipher list for TLS 1.2; unset is Python's own.", "--ciphers", check=_check_not_empty
+    )
+    verify_mode: Literal["none", "optional", "required"] = setting(
+        "none", "Whether clients are asked for a certificate.", "--verify-mode"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.certfile is None) != (self.keyfile is None):
+            given, missing = ("certfile", "keyfile") if self.keyfile is None else ("keyfile", "certfile")
+            raise ConfigError(f"tls.{given} is set without tls.{missing}: TLS needs both")
+        if self.verify_mode != "none" and self.ca_certs is None:
+            raise ConfigError(f"tls.verify_mode = {self.verify_mode!r}: needs tls.ca_certs, the authorities to accept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts(Group):
+    """How long is waited for what."""
+
+    table: ClassVar[str] = "timeouts"
+
+    keep_alive_s: float = setting(
+        75.0,
+        "An idle connection is closed after this; 0 closes after each response.",
+        "--keep-alive",
+        minimum=0,
+    )
+    head_s: float = setting(
+        10.0, "A request's line and headers must arrive within this.", "--head-timeout", minimum=_SHORTEST_S
+    )
+    tls_handshake_s: float = setting(
+        10.0, "A TLS handshake must be done within this.", "--tls-handshake-timeout", minimum=_SHORTEST_S
+    )
+    write_stall_s: float = setting(
+        60.0, "A client that takes no byte for this long is cut off.", "--write-timeout", minimum=_SHORTEST_S
+    )
+    graceful_s: float = setting(
+        20.0, "What is in flight has this long to finish at shutdown.", "--graceful-timeout", minimum=0
+    )
+    startup_s: float = setting(
+        60.0,
+        "The application's lifespan startup must finish within this.",
+        "--startup-timeout",
+        minimum=_SHORTEST_S,
+    )
+    shutdown_s: float = setting(
+        8.0, "The application's lifespan shutdown must finish within this.", "--shutdown-timeout", minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Group):
+    """How much is taken from a client."""
+
+    table: ClassVar[str] = "limits"
+
+    request_line_bytes: int = setting(
+        8192, "The longest request line; a longer one gets 414.", "--limit-request-line", minimum=64
+    )
+    head_bytes: int = setting(
+        65536,
+        "The longest request line and headers together; longer ones get 431.",
+        "--limit-head",
+        minimum=64,
+    )
+    headers: int = setting(128, "The most headers of a request; more get 431.", "--limit-headers", minimum=1)
+    body_bytes: int | None = setting(
+        None,
+        "The longest request body, a longer one gets 413; unset is unlimited.",
+        "--limit-body",
+        minimum=0,
+    )
+    connections: int | None = setting(
+        None,
+        "The most connections at a time; unset is 64 fewer than the process may open files.",
+        "--limit-connections",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSocketSettings(Group):
+    """How WebSockets are spoken."""
+
+    table: ClassVar[str] = "websocket"
+
+    message_max_bytes: int = setting(
+        16 * 1024 * 1024,
+        "The longest message; a longer one is answered with close code 1009.",
+        "--websocket-max-message-size",
+        minimum=1,
+    )
+    ping_interval_s: float = setting(
+        20.0, "A ping is sent this often; 0 sends none.", "--websocket-ping-interval", minimum=0
+    )
+    ping_timeout_s: float = setting(
+        20.0,
+        "A client that answers no ping within this is cut off.",
+        "--websocket-ping-timeout",
+        minimum=_SHORTEST_S,
+    )
+    deflate: bool = setting(
+        True,
+        "Whether messages are compressed where the client offers it.",
+        "--websocket-deflate/--no-websocket-deflate",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings(Group):
+    """What is measured, and where it can be read."""
+
+    table: ClassVar[str] = "metrics"
+
+    enabled: bool = setting(True, "Whether anything is measured.", "--metrics/--no-metrics")
+    bind: str | None = setting(
+        None,
+        "An address of its own for the metrics page: HOST:PORT, unix:PATH or fd://NUMBER.",
+        "--metrics-bind",
+        check=parse_bind,
+    )
+    flush_interval_s: float = setting(
+        0.05, "Message counters are folded into the store this often.", "--metrics-flush-interval", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bind is not None and not self.enabled:
+            raise ConfigError(f"metrics.bind = {self.bind!r}: contradicts metrics.enabled = false")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Group):
+    """Everything that can be set; frozen, and valid once made."""
+
+    bind: tuple[str, ...] = setting(
+        (f"127.0.0.1:{DEFAULT_PORT}",),
+        "An address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://NUMBER; may be repeated.",
+        "-b",
+        "--bind",
+        check=parse_bind,
+    )
+    backlog: int = setting(
+        2048,
+        "Connections that wait in the kernel to be accepted.",
+        "--backlog",
+        minimum=1,
+        maximum=_C_INT_MAX,
+    )
+    root_path: str = setting(
+        "", "The path below which a proxy mounts the application.", "--root-path", check=_check_root_path
+    )
+    lifespan: Literal["auto", "on", "off"] = setting(
+        "auto", "Whether the application has a lifespan; auto asks it.", "--lifespan"
+    )
+    interface: Literal["asgi", "wsgi", "auto"] = setting(
+        "auto", "What the application speaks; auto looks at it.", "--interface"
+    )
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = setting(
+        "info", "The least severe messages that are logged.", "--log-level"
+    )
+    access_log: str | None = setting(
+        None,
+        "The file that gets a line for each request, - for standard output.",
+        "--access-logfile",
+        check=_check_not_empty,
+    )
+    wsgi_body_max_bytes: int = setting(
+        16 * 1024 * 1024,
+        "The longest request body for a WSGI application.",
+        "--wsgi-max-body-size",
+        minimum=0,
+    )
+    tls: TLS = field(default_factory=TLS)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    websocket: WebSocketSettings = field(default_factory=WebSocketSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, group in GROUPS.items():
+            if not isinstance(getattr(self, name), group):
+                raise ConfigError(f"{name} must be a {group.__name__}, not {getattr(self, name)!r}")
+
+    @property
+    def scheme(self) -> Literal["http", "https"]:
+        """What clients write in front of the address."""
+        return "http" if self.tls.certfile is None else "https"
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object]) -> Self:
+        """Make a configuration from nested tables or dotted keys.
+
+        Raises:
+            ConfigError: A key is unknown or a value is not allowed.
+        """
+        return cls().replace(**{str(key): value for key, value in mapping.items()})
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Self:
+        """Read a configuration file.
+
+        Raises:
+            ConfigError: It cannot be read, is not TOML, or says something that is not allowed.
+        """
+        try:
+            return cls.from_mapping(read_toml(path))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with other values.
+
+        Args:
+            changes: By name; a group's settings as a mapping, or by dotted key.
+
+        Raises:
+            ConfigError: A key is unknown or a value is not allowed.
+        """
+        by_group: dict[str, dict[str, object]] = {}
+        own: dict[str, object] = {}
+        for key, value in flatten(changes).items():
+            table, _, name = key.rpartition(".")
+            if key in GROUPS and (isinstance(value, GROUPS[key]) or value == {}):
+                own[key] = value or getattr(self, key)
+            elif key in GROUPS:
+                raise ConfigError(f"{key} = {value!r}: is a group, use {_first_key(key)} and so on")
+            elif key not in SETTINGS:
+                raise refuse_unknown(key, SETTINGS)
+            else:
+                (by_group.setdefault(table, {}) if table else own)[name] = value
+        base = _changed(self, own)
+        groups = {table: _changed(getattr(base, table), values) for table, values in by_group.items()}
+        return _changed(base, groups)
+
+    def as_toml(self) -> str:
+        """Write the configuration as a file for `from_toml`; secrets and what is unset become comments."""
+        lines = [_toml_line(one, getattr(self, one.name)) for one in settings_of(Config)]
+        for table, group in GROUPS.items():
+            lines += ["", f"[{table}]"]
+            lines += [_toml_line(one, getattr(getattr(self, table), one.name)) for one in settings_of(group)]
+        return "\n".join(lines) + "\n"
+
+
+GROUPS: Final[Mapping[str, type[Group]]] = {
+    group.table: group for group in (TLS, Timeouts, Limits, WebSocketSettings, MetricsSettings)
+}
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    one.key: one for one in settings_of(Config) + sum(map(settings_of, GROUPS.values()), ())
+}
+"""Every setting by its dotted key, in the order of the file."""
+
+
+def read_toml(path: str | Path) -> dict[str, object]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: It cannot be read or is not TOML; the message leaves naming the file to the caller.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"is not TOML: {error}") from None
+
+
+def _changed(group: G, values: Mapping[str, object]) -> G:
+    return replace(group, **values)  # type: ignore[type-var]  # every group is a dataclass
+
+
+def _first_key(table: str) -> str:
+    return settings_of(GROUPS[table])[0].key
+
+
+def _toml_line(one: Setting, value: Value) -> str:
+    if value is None:
+        return f"# {one.name} is not set"
+    if one.declaration.secret:
+        return f"# {one.name} is set, and not shown"
+    return f"{one.name} = {_toml_value(value)}"
+
+
+def _toml_value(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(one) for one in value) + "]"
+    if isinstance(value, str):
+        # Settings hold no control characters, so that these two are all that TOML wants escaped.
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)

@@ -1,0 +1,94 @@
+"""What an application speaks: ASGI, or WSGI through hypercorn's wrapper."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import trio
+from hypercorn.app_wrappers import WSGIWrapper
+
+from pagi_trio.errors import ClientDisconnected
+
+if TYPE_CHECKING:
+    from hypercorn.typing import WSGIFramework
+
+    from pagi_trio.asgi import App, Receive, ReceiveMessage, Scope, Send
+
+    WSGIApp: TypeAlias = Callable[..., Iterable[bytes]]
+
+
+def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"], body_max_bytes: int) -> App:
+    """Return the application as ASGI.
+
+    Args:
+        app: As the user gave it.
+        interface: What it speaks; ``auto`` looks at how it is called.
+        body_max_bytes: The longest request body that is gathered for WSGI.
+    """
+    if interface == "asgi" or (interface == "auto" and not looks_like_wsgi(app)):
+        return app
+    return WSGIAdapter(cast("WSGIApp", app), body_max_bytes)
+
+
+def looks_like_wsgi(app: App) -> bool:
+    """Whether an application is a plain callable of two arguments, as PEP 3333 wants it."""
+    call = app if inspect.isfunction(app) or inspect.ismethod(app) else getattr(app, "__call__", app)  # noqa: B004 - the bound method is wanted, not whether there is one
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(call):
+        return False
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len([p for p in positional if p.default is p.empty]) <= 2 <= len(positional)
+
+
+class WSGIAdapter:
+    """A WSGI application, called in a worker thread.
+
+    hypercorn's wrapper gathers the body and makes the environ. It takes the end of a connection for the end of the
+    body, and an empty iterable for no response; both are put right here.
+    """
+
+    def __init__(self, app: WSGIApp, body_max_bytes: int) -> None:
+        self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_never_empty, app)), body_max_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_or_raise() -> ReceiveMessage:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                # An upload that was cut must not look like a shorter one that is complete.
+                raise ClientDisconnected("client_closed")
+            return message
+
+        # hypercorn has types of its own for the same shapes.
+        call = cast("App", self._wrapper)
+        await call(scope, receive_or_raise, send, trio.to_thread.run_sync, trio.from_thread.run)
+
+
+def _never_empty(app: WSGIApp, environ: dict[str, object], start_response: Callable[..., object]) -> _Body:
+    return _Body(app(environ, start_response))
+
+
+class _Body:
+    """A WSGI response that yields at least once, so that its head is sent."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        empty = True
+        for chunk in self._chunks:
+            empty = False
+            yield chunk
+        if empty:
+            yield b""
+
+    def close(self) -> None:
+        """Close what the application returned, as PEP 3333 asks."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,76 @@
+"""The access log: one line for each response, written a few times a second."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import localtime, perf_counter, strftime, time
+from typing import TYPE_CHECKING, Final, TextIO
+
+from pagi_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pagi_trio.asgi import Address
+
+_BUFFER_LINES: Final = 1024
+
+
+class AccessLog:
+    """Lines in the common log format, followed by the seconds from the head to the last byte.
+
+    Ownership: opens its file, and closes it when left; standard output (``-``) stays open.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._lines: list[str] = []
+        self._second = 0
+        self._stamp = ""
+        self._owned = target != "-"
+        self._file: TextIO
+        try:
+            self._file = Path(target).open("a", encoding="utf-8") if self._owned else sys.stdout
+        except OSError as error:
+            raise ConfigError(f"access_log: cannot write to {target!r}: {error.strerror}") from error
+
+    def __enter__(self) -> AccessLog:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.flush()
+        if self._owned:
+            self._file.close()
+
+    def add(self, client: Address | None, request: str, status: int, size: int, started: float) -> None:
+        """Add a line.
+
+        Args:
+            client: The peer; None for a unix socket.
+            request: The request line, already free of control characters and quotes.
+            status: Of the response.
+            size: Body bytes of the response.
+            started: `perf_counter` when the head was read.
+        """
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._stamp = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(second))
+        host = client[0] if client is not None else "-"
+        seconds = perf_counter() - started
+        self._lines.append(f'{host} - - [{self._stamp}] "{request}" {status} {size} {seconds:.6f}\n')
+        if len(self._lines) >= _BUFFER_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._lines:
+            text = "".join(self._lines)
+            self._lines.clear()
+            self._file.write(text)
+            self._file.flush()

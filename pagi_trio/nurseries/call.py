@@ -1,0 +1,150 @@
+"""The one place that calls the application, whatever the protocol, and deals with its failure.
+
+The application's coroutine is stepped by hand inside the connection's task, each step in the request's own context.
+Entering it costs one `send`; only if it suspends does the driver take over. A task per request would cost 12%.
+
+Once a response is complete while its application goes on (a background task, a cleanup), the connection must not
+wait for it. The coroutine cannot move to another task, since the nurseries and cancel scopes it has open belong to
+this one; so the *connection loop* moves on to a new task, and this one stays with the application to its end.
+"""
+
+from __future__ import annotations
+
+import types
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+
+import trio
+from trio.lowlevel import disable_ki_protection
+
+from pagi_trio.errors import ClientDisconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+    from pagi_trio.asgi import ReceiveMessage, Scope, SendMessage
+    from pagi_trio.nurseries.service import Service
+
+    _Coroutine: TypeAlias = Coroutine[object, object, None]
+
+
+class Exchange(Protocol):
+    """What an application is called for: one HTTP request and its response, or one WebSocket session.
+
+    Attributes:
+        complete: Whether the client has got all it will get.
+        suspended: Whether the application's coroutine waits for something.
+        moved: Whether the connection loop has left the application behind.
+    """
+
+    complete: bool
+    suspended: bool
+    moved: bool
+
+    @property
+    def kind(self) -> str:
+        """What an error is counted as: http, sse or websocket."""
+
+    def __str__(self) -> str:
+        """The connection, scope and path, for the log."""
+        ...
+
+    async def receive(self) -> ReceiveMessage:
+        """As ASGI says."""
+        ...
+
+    async def send(self, message: SendMessage) -> None:
+        """As ASGI says."""
+
+    def move(self) -> None:
+        """Let the connection go on without this application."""
+
+
+async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
+    """Call the application for one exchange and see it to its end.
+
+    Its errors end here: they are logged and counted. What is left to do is told by the exchange.
+
+    Returns:
+        Whether the application raised.
+
+    Cancellation: reaches the application wherever it waits.
+    """
+    try:
+        context = copy_context()
+        coroutine = cast("_Coroutine", service.app(scope, exchange.receive, exchange.send))
+        try:
+            message = step(context, coroutine, None)
+        except AttributeError:
+            if hasattr(coroutine, "send"):
+                raise
+            coroutine = _as_coroutine(coroutine)
+            message = step(context, coroutine, None)
+        await _drive(context, coroutine, message, exchange)
+    except StopIteration:
+        return False
+    except trio.Cancelled:
+        raise
+    except BaseException as error:
+        cancelled = handle_error(service, exchange.kind, str(exchange), error)
+        if cancelled is not None:
+            raise cancelled from None
+        return True
+    return False
+
+
+@disable_ki_protection
+def step(context: Context, coroutine: _Coroutine, value: object) -> object:
+    """Run the application to its next suspension; Ctrl-C may land in it, and nowhere else."""
+    return context.run(coroutine.send, value)
+
+
+@types.coroutine
+def _drive(
+    context: Context, coroutine: _Coroutine, message: object, exchange: Exchange
+) -> Generator[object, object, None]:
+    """Hand what the application waits for to Trio, and Trio's answers back, until it returns."""
+    try:
+        while True:
+            if exchange.complete and not exchange.moved:
+                exchange.move()
+            exchange.suspended = True
+            value = yield message
+            exchange.suspended = False
+            message = step(context, coroutine, value)
+    except StopIteration:
+        return
+    except GeneratorExit:
+        coroutine.close()
+        raise
+
+
+async def _as_coroutine(awaitable: _Coroutine) -> None:
+    """Wrap what an application returned that is awaitable, but no coroutine."""
+    await awaitable
+
+
+def handle_error(service: Service, kind: str, what: str, error: BaseException) -> BaseException | None:
+    """Deal with what came out of an application.
+
+    Returns:
+        The cancellation in it, which must go on; else None.
+    """
+    cancelled, rest = _split(error, trio.Cancelled)
+    interrupted, rest = _split(rest, KeyboardInterrupt)
+    if interrupted is not None:
+        service.interrupt()
+    _gone, rest = _split(rest, ClientDisconnected)
+    if rest is not None:
+        # SystemExit included: an application does not end the server.
+        service.app_failed(kind, what, rest)
+    return cancelled
+
+
+def _split(
+    error: BaseException | None, kind: type[BaseException]
+) -> tuple[BaseException | None, BaseException | None]:
+    """Part an error, or a group of errors, into what is of a kind and the rest."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kind)
+    return (error, None) if isinstance(error, kind) else (None, error)

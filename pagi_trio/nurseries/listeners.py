@@ -1,0 +1,155 @@
+"""The listeners nursery: accept loops, the reaper, and every connection.
+
+Stopping is the tree read upwards: stop accepting, tell every connection, wait for what the applications are doing,
+cancel what is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.reaper import reap
+from pagi_trio.nurseries.service import log
+from pagi_trio.wire.response import error_response
+
+if TYPE_CHECKING:
+    import ssl
+
+    from pagi_trio.asgi import Address
+    from pagi_trio.nurseries.service import Service
+    from pagi_trio.nurseries.sockets import Listener
+
+ACCEPTS: Final = 64
+"""Connections taken per wake-up: a burst costs one wait, and the others still get their turn."""
+
+ACCEPT_PAUSE_S: Final = 0.1
+"""How long accepting pauses when the process has no file descriptors left."""
+
+RESERVED_FILES: Final = 64
+"""Files kept free for the application when connections are limited by what the process may open."""
+
+_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listeners:
+    """All connections of one service, from the first accept to the last close.
+
+    Attributes:
+        accepting: Set once connections are accepted.
+        stopping: Set once no more are.
+        closed: Set once the last has ended.
+    """
+
+    def __init__(self, service: Service, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
+        self._service = service
+        self._listeners = listeners
+        self._tls = tls
+        self._connections_max = service.config.limits.connections or _default_limit()
+        self.stopping = trio.Event()
+        self.closed = trio.Event()
+        self._abort = trio.CancelScope()
+        self._short_of_files = False
+        self.accepting = trio.Event()
+
+    def stop(self) -> None:
+        """Stop gracefully."""
+        self.stopping.set()
+
+    def abort(self) -> None:
+        """Stop at once."""
+        self.stopping.set()
+        self._abort.cancel()
+
+    @enable_ki_protection
+    async def run(self) -> None:
+        """Serve until told to stop.
+
+        Cancellation: closes every connection at once.
+        """
+        service = self._service
+        async with trio.open_nursery() as watchers:
+            if service.poller is not None:
+                watchers.start_soon(service.poller.run)
+            watchers.start_soon(reap, service)
+            with self._abort:
+                async with trio.open_nursery() as connections:
+                    await self._accept_until_stopped(connections)
+                    service.draining = True
+                    for connection in tuple(service.connections):
+                        connection.drain()
+                    connections.cancel_scope.deadline = trio.current_time() + service.config.timeouts.graceful_s
+            watchers.cancel_scope.cancel()
+        self.closed.set()
+
+    async def _accept_until_stopped(self, connections: trio.Nursery) -> None:
+        async with trio.open_nursery() as loops:
+            for listener in self._listeners:
+                loops.start_soon(self._accept, listener, connections)
+            self.accepting.set()
+            await self.stopping.wait()
+            loops.cancel_scope.cancel()
+        for listener in self._listeners:
+            listener.close()
+
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.sock)
+            self._service.now = trio.current_time()
+            try:
+                self._take(listener, connections)
+            except OSError as error:
+                await self._rest(listener, error)
+
+    def _take(self, listener: Listener, connections: trio.Nursery) -> None:
+        """Accept what waits, and start a connection for each."""
+        service = self._service
+        room = self._connections_max - len(service.connections)
+        for _ in range(ACCEPTS):
+            try:
+                sock, peer = listener.sock.accept()
+            except BlockingIOError:
+                return
+            sock.setblocking(False)
+            if room <= 0:
+                self._reject(sock)
+                continue
+            room -= 1
+            client: Address | None = None if listener.is_unix else (peer[0], peer[1])
+            connection = Connection(service, sock, client, listener.server, self._tls)
+            connections.start_soon(connection.run)
+
+    def _reject(self, sock: socket.socket) -> None:
+        """Answer a connection beyond the limit at once; over TLS there is no way to say anything."""
+        with sock:
+            if self._tls is None:
+                date = self._service.date.line()
+                busy = error_response(503, "too many connections, try again", date, b"retry-after: 1\r\n")
+                try:
+                    sock.send(busy)
+                    sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    return
+
+    async def _rest(self, listener: Listener, error: OSError) -> None:
+        """Pause after an accept that failed; the connection stays in the backlog or is gone."""
+        if error.errno in _OUT_OF_FILES:
+            if not self._short_of_files:
+                self._short_of_files = True
+                log.error("cannot accept on %s: %s; trying again", listener.url, error.strerror)
+            await trio.sleep(ACCEPT_PAUSE_S)
+        else:
+            log.info("a connection to %s was gone before it was accepted: %s", listener.url, error.strerror)
+
+
+def _default_limit() -> int:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1_000_000
+    return max(1, soft - RESERVED_FILES)

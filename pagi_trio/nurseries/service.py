@@ -1,0 +1,113 @@
+"""What all connections of one server share."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pagi_trio.metrics import catalog
+from pagi_trio.wire.date import DateCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pagi_trio.asgi import App, Extensions
+    from pagi_trio.config import Config
+    from pagi_trio.metrics.meter import Meter, NullMeter
+    from pagi_trio.nurseries.access import AccessLog
+    from pagi_trio.nurseries.connection import Connection
+    from pagi_trio.nurseries.readiness import EpollPoller
+
+    Counting = Meter | NullMeter
+
+# What a connection is busy with; the order of the label values in the catalog.
+STATES: Final = ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")
+TLS, HEAD, APP, IDLE, WEBSOCKET, SSE, _HTTP2, CLOSING = range(len(STATES))
+
+_STATE_SERIES: Final = tuple(catalog.index("pagi_server_connections_by_state", state=state) for state in STATES)
+_APP_ERRORS: Final = {
+    scope: catalog.index("pagi_server_app_errors_total", scope=scope)
+    for scope in ("http", "websocket", "sse", "lifespan")
+}
+
+LINGER_S: Final = 2.0
+"""How long a connection is still read after its last response, so that the client gets to read it: closing with
+unread bytes resets the connection (RFC 9112 section 9.6). nginx takes 5 s, most clients need one round trip."""
+
+log = logging.getLogger("pagi_trio")
+
+
+class Service:
+    """One application, its settings, and the connections that call it.
+
+    Attributes:
+        now: Trio's clock at the reaper's last tick, seconds; exact enough for every deadline.
+        draining: Whether no further request is taken from any connection.
+        deadlines_s: How long a connection may stay in each state, by state.
+        context: The context that connections start from; no request ever runs in it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        config: Config,
+        meter: Counting,
+        *,
+        state: dict[str, object],
+        extensions: Extensions,
+        interrupt: Callable[[], None],
+        poller: EpollPoller | None,
+        access: AccessLog | None = None,
+        certificate: str | None = None,
+    ) -> None:
+        self.app = app
+        self.config = config
+        self.meter = meter
+        self.state = state
+        self.extensions = extensions
+        self.interrupt = interrupt
+        self.poller = poller
+        self.access = access
+        self.certificate = certificate
+        self.connections: set[Connection] = set()
+        self.changed = trio.Event()
+        self.date = DateCache()
+        self.now = trio.current_time()
+        self.draining = False
+        self._warned: set[str] = set()
+        self.context: Context = copy_context()
+        timeouts = config.timeouts
+        forever = float("inf")
+        self.deadlines_s = [forever] * len(STATES)
+        self.deadlines_s[TLS] = timeouts.tls_handshake_s
+        self.deadlines_s[HEAD] = timeouts.head_s
+        self.deadlines_s[IDLE] = timeouts.keep_alive_s
+        self.deadlines_s[CLOSING] = LINGER_S
+
+    def app_failed(self, kind: str, what: str, error: BaseException | None = None) -> None:
+        """Log and count an application's error.
+
+        Args:
+            kind: http, websocket, sse or lifespan.
+            what: The connection, scope and path, for the log.
+            error: What it raised, if it did.
+        """
+        self.meter.add(_APP_ERRORS[kind])
+        log.error("application failed in %s", what, exc_info=error)
+
+    def warn_once(self, what: str) -> None:
+        """Log a warning the first time it is given."""
+        if what not in self._warned:
+            self._warned.add(what)
+            log.warning("%s", what)
+
+    def sample_states(self) -> None:
+        """Write how many connections are in each state; called before each fold."""
+        counts = [0] * len(STATES)
+        for connection in self.connections:
+            counts[connection.state] += 1
+        for series, count in zip(_STATE_SERIES, counts, strict=True):
+            self.meter.set(series, float(count))

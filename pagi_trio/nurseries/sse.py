@@ -1,0 +1,56 @@
+"""An event stream: a response that a browser reads as events, for as long as both sides like.
+
+Any 200 response of type text/event-stream is one. From its start until its end it counts as active; its events and
+bytes count when the kernel has taken them; and a client that leaves is noticed, and the application cancelled, even
+while it neither sends nor receives.
+
+Source: the WHATWG HTML standard, section 9.2 (server-sent events); what counts as an event is in the metrics
+reference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pagi_trio.metrics import catalog
+from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.wire.sse import EventCounter
+
+if TYPE_CHECKING:
+    from pagi_trio.nurseries.service import Service
+
+_TOTAL: Final = catalog.index("pagi_sse_connections_total")
+_ACTIVE: Final = catalog.index("pagi_sse_connections_active")
+
+CANCEL_AFTER_S: Final = 0.25
+"""How long an application may take to act on its disconnect before it is cancelled: with a reaper that looks four
+times a second, the client's leaving is then followed by everything within a second."""
+
+
+class EventStream(ActiveScope):
+    """One event stream, from the start of its response to its end.
+
+    Attributes:
+        disconnected_at: When the client left or the server began to stop (Trio's clock, seconds); else infinity.
+    """
+
+    __slots__ = ("_counter", "_tally", "disconnected_at")
+
+    def __init__(self, service: Service, *, encoded: bool) -> None:
+        super().__init__(service.meter, _TOTAL, _ACTIVE)
+        self._tally = service.meter.sse
+        self._counter = None if encoded else EventCounter()
+        self.disconnected_at = float("inf")
+
+    def sent(self, data: bytes | memoryview) -> None:
+        """Count body bytes that the kernel has taken."""
+        tally = self._tally
+        if self._counter is not None:
+            tally.sent += self._counter.feed(data)
+        tally.sent_bytes += len(data)
+        if not tally.dirty:
+            tally.mark()
+
+    def observe(self, data: memoryview, _finished: bool) -> None:
+        """Count body bytes that had to be queued, as the kernel takes them."""
+        self.sent(data)

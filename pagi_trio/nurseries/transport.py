@@ -1,0 +1,343 @@
+"""One connection's bytes: non-blocking reads, and one ordered queue for what the kernel would not take at once.
+
+Reading and waiting are apart (`read_nowait`, `wait_turn`), so that what has arrived is handed out before any
+cancellation point. Writing first tries the kernel: most writes end there, and no buffer exists. What is left is
+queued as views of the sender's own bytes, and later writers queue behind it; a cancelled writer leaves the rest of
+its bytes in the queue, so that the next ones never land inside them.
+
+Whoever counts what was sent passes an observer with queued bytes: it is told of them only once the kernel has taken
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pagi_trio.errors import ClientDisconnected
+from pagi_trio.nurseries.readiness import BUDGET, Readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pagi_trio.nurseries.readiness import EpollPoller
+
+    Observer = Callable[[memoryview, bool], None]
+    """Told which bytes the kernel took, and whether they were the last of what was queued together."""
+
+READ_BYTES: Final = 65536
+"""Bytes a read asks for; from 4 to 64 KiB there was no difference for small messages, and uploads want the most."""
+
+WRITE_BYTES: Final = 131072
+"""Bytes given to the kernel or to TLS at once: a non-blocking TLS send of 8 MiB would never return a partial count.
+
+More than 64 KiB, so that the usual chunk of a download still leaves in one piece with its framing.
+"""
+
+FLUSH_WRITES: Final = 16
+"""Writes of one flush, so that a fast reader of a long queue does not keep the loop: 1 MiB of TLS takes about 1 ms."""
+
+
+class Transport(Readable):
+    """A plain TCP or unix connection.
+
+    Attributes:
+        closed: Whether the socket is closed; nothing may wait on it then.
+        lost: Why nothing can be sent any more, as a token of the disconnect reasons; empty while it can.
+        eof: Whether the end of what the peer sends has been read.
+        stalled_since: When the kernel last took bytes, while some are queued (Trio's clock, seconds); else infinity.
+    """
+
+    __slots__ = (
+        "_after_short_read",
+        "_poller",
+        "_queue",
+        "_readers",
+        "_recv",
+        "_send",
+        "_writers",
+        "_writing",
+        "closed",
+        "eof",
+        "lost",
+        "stalled_since",
+    )
+
+    def __init__(self, sock: socket.socket, poller: EpollPoller | None) -> None:
+        super().__init__(sock, poller)
+        self._poller = poller
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[bytes | memoryview], int] = sock.send
+        self._after_short_read = self.emptied
+        self._queue: deque[tuple[memoryview, Observer | None]] | None = None
+        self._readers: trio.lowlevel.ParkingLot | None = None
+        self._writers: trio.lowlevel.ParkingLot | None = None
+        self._writing = False
+        self.closed = False
+        self.eof = False
+        self.lost = ""
+        self.stalled_since = float("inf")
+        if poller is not None:
+            poller.register(self)
+
+    def read_nowait(self) -> bytes | None:
+        """Return what has arrived: bytes, ``b""`` at the end, or None when there is nothing yet."""
+        if self.closed:
+            return b""
+        try:
+            data = self._recv(READ_BYTES)
+        except BlockingIOError:
+            self.ready = self.emptied
+            return None
+        except OSError:
+            self.eof = True
+            self.lose("client_closed")
+            return b""
+        if len(data) < READ_BYTES:
+            if not data:
+                self.eof = True
+                if self._readers:
+                    self._readers.unpark_all()
+            elif not self.hangup:
+                self.ready = self._after_short_read
+        return data
+
+    async def wait_turn(self) -> None:
+        """Wait for the socket, or behind another task that waits for it already; the caller looks again after.
+
+        Cancellation: nothing is lost, and another waiter takes over.
+        """
+        if self.closed or (self.ready and not self.emptied):
+            # Parking now would wait for an edge that has been already.
+            await trio.lowlevel.checkpoint()
+        elif self.task is None:
+            try:
+                await self.wait()
+            except trio.ClosedResourceError:
+                pass
+            finally:
+                if self._readers:
+                    self._readers.unpark()
+        else:
+            if self._readers is None:
+                self._readers = trio.lowlevel.ParkingLot()
+            await self._readers.park()
+
+    async def wait_woken(self) -> None:
+        """Wait for `wake_readers` alone, whatever arrives: the way to leave the socket unread."""
+        if self._readers is None:
+            self._readers = trio.lowlevel.ParkingLot()
+        await self._readers.park()
+
+    def wake_readers(self) -> None:
+        """Let every task that waits for the socket look again."""
+        self.wake()
+        if self._readers:
+            self._readers.unpark_all()
+
+    def write_nowait(self, data: bytes) -> int:
+        """Give bytes to the kernel.
+
+        Returns:
+            How many it took: none while others are queued. The caller must `enqueue` the rest.
+
+        Raises:
+            ClientDisconnected: If the client has left.
+        """
+        if self.lost:
+            raise ClientDisconnected(self.lost)
+        if self._queue is not None:
+            return 0
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.lose("client_closed")
+            raise ClientDisconnected(self.lost) from None
+
+    def enqueue(self, data: memoryview, observer: Observer | None = None) -> None:
+        """Queue bytes behind those that wait already; they leave by `drain`, or by anybody's `flush_nowait`."""
+        if self._queue is None:
+            self._queue = deque()
+            self.stalled_since = trio.current_time()
+        self._queue.append((data, observer))
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the kernel has taken everything that was written."""
+        return self._queue is None
+
+    def flush_nowait(self) -> None:
+        """Give the kernel as much of the queue as it takes."""
+        queue = self._queue
+        if queue is None or self.lost:
+            return
+        for _ in range(FLUSH_WRITES):
+            view, observer = queue[0]
+            part = view[:WRITE_BYTES] if len(view) > WRITE_BYTES else view
+            try:
+                taken = self._send(part)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.lose("client_closed")
+                return
+            self.stalled_since = trio.current_time()
+            finished = taken == len(view)
+            if observer is not None:
+                observer(view[:taken], finished)
+            if not finished:
+                queue[0] = view[taken:], observer
+                if taken < len(part):
+                    return
+            else:
+                queue.popleft()
+                if not queue:
+                    self._queue = None
+                    self.stalled_since = float("inf")
+                    return
+
+    async def drain(self) -> None:
+        """Wait until the kernel has taken everything that is queued.
+
+        Raises:
+            ClientDisconnected: If the client leaves first.
+
+        Cancellation: the queue stays as it is, and leaves with the next flush.
+        """
+        while self._queue is not None:
+            if self.lost:
+                raise ClientDisconnected(self.lost)
+            if self._writing:
+                if self._writers is None:
+                    self._writers = trio.lowlevel.ParkingLot()
+                await self._writers.park()
+                continue
+            self._writing = True
+            try:
+                await trio.lowlevel.wait_writable(self.sock)
+                self.flush_nowait()
+            except trio.ClosedResourceError:
+                pass
+            finally:
+                self._writing = False
+                if self._writers:
+                    self._writers.unpark_all()
+        self.budget = BUDGET
+
+    async def write(self, data: bytes) -> None:
+        """Write bytes that nobody counts, and wait until the kernel has taken them.
+
+        Raises:
+            ClientDisconnected: If the client has left.
+        """
+        taken = self.write_nowait(data)
+        if taken != len(data):
+            self.enqueue(memoryview(data)[taken:])
+            await self.drain()
+
+    def post(self, data: bytes) -> None:
+        """Write bytes that nobody counts nor waits for; if the client has left, they are dropped."""
+        if not self.lost:
+            with contextlib.suppress(ClientDisconnected):
+                taken = self.write_nowait(data)
+                if taken != len(data):
+                    self.enqueue(memoryview(data)[taken:])
+
+    def lose(self, reason: str) -> None:
+        """Note that nothing can be sent any more, and why; the first reason stands."""
+        if not self.lost:
+            self.lost = reason
+
+    def finish_writing(self) -> None:
+        """Tell the peer that nothing more comes, and go on reading (a half-close)."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        self.lose("done")
+
+    def close(self, reason: str) -> None:
+        """Close the socket, wake whoever waits for it, and drop what is queued."""
+        if self.closed:
+            return
+        self.closed = True
+        self.lose(reason)
+        if self._poller is not None:
+            self._poller.unregister(self)
+        trio.lowlevel.notify_closing(self.sock)
+        self.sock.close()
+        self.wake_readers()
+        if self._writers:
+            self._writers.unpark_all()
+
+
+class TLSTransport(Transport):
+    """A TLS connection over a non-blocking `ssl.SSLSocket`; `handshake` comes first."""
+
+    __slots__ = ("_tls",)
+
+    def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
+        tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        super().__init__(tls, poller)
+        self._tls = tls
+        self._recv = self._recv_tls
+        self._send = self._send_tls
+        # Records are shorter than READ_BYTES, so a short read says nothing; only WantRead tells that all is read.
+        self._after_short_read = True
+
+    def _recv_tls(self, size: int) -> bytes:
+        try:
+            return self._tls.recv(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _send_tls(self, data: bytes | memoryview) -> int:
+        part = data if len(data) <= WRITE_BYTES else memoryview(data)[:WRITE_BYTES]
+        try:
+            return self._tls.send(part)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    async def handshake(self) -> None:
+        """Do the TLS handshake.
+
+        Raises:
+            ClientDisconnected: If it fails, for whatever reason.
+        """
+        while not self.closed:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.wait_turn()
+            except ssl.SSLWantWriteError:
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_writable(self._tls)
+            except (OSError, ValueError):
+                self.lose("protocol_error")
+                break
+            else:
+                return
+        raise ClientDisconnected(self.lost)
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        """The socket, to ask about the handshake."""
+        return self._tls
+
+    def finish_writing(self) -> None:
+        """Send close_notify, then half-close."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()
+        super().finish_writing()
+
+    def close(self, reason: str) -> None:
+        """Send close_notify if everything before it has been sent, then close."""
+        if not self.closed and self.is_drained and not self.lost:
+            with contextlib.suppress(OSError, ValueError):
+                self._tls.unwrap()
+        super().close(reason)

@@ -1,0 +1,494 @@
+"""One WebSocket session, as an application sees it.
+
+A session has no task of its own. While the application receives, it reads the socket itself; while it only sends or
+sleeps, the reaper reads for it: it answers pings, sees the Close, and keeps at most a high-water mark of messages.
+
+Source: the ASGI WebSocket message format 2.4; RFC 6455 sections 4.2, 5.5 and 7.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+from trio.lowlevel import checkpoint_if_cancelled
+
+from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
+from pagi_trio.metrics import catalog
+from pagi_trio.nurseries.http1 import PIPELINE_BYTES, HTTPExchange
+from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
+from pagi_trio.wire.deflate import Deflater, negotiate
+from pagi_trio.wire.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    Decoder,
+    Event,
+    encode,
+    encode_close,
+    is_sendable_close_code,
+)
+from pagi_trio.wire.handshake import accept_response, read_handshake
+from pagi_trio.wire.response import error_response
+
+if TYPE_CHECKING:
+    from pagi_trio.asgi import (
+        HTTPResponseBody,
+        HTTPResponseStart,
+        SendMessage,
+        WebSocketAccept,
+        WebSocketClose,
+        WebSocketConnect,
+        WebSocketDisconnect,
+        WebSocketReceive,
+        WebSocketScope,
+        WebSocketSend,
+    )
+    from pagi_trio.nurseries.connection import Connection
+    from pagi_trio.wire.head import Head
+
+_TOTAL: Final = catalog.index("pagi_websocket_connections_total")
+_ACTIVE: Final = catalog.index("pagi_websocket_connections_active")
+
+INBOX_BYTES: Final = 65536
+"""High-water mark of messages that the reaper has read for an application that does not receive."""
+
+INBOX_MESSAGES: Final = 256
+"""The same in messages, since an empty one takes memory as well."""
+
+ABNORMAL: Final = 1006
+"""The code an application is told when the connection ended without a Close frame (RFC 6455 section 7.1.5)."""
+
+# Where a session is. Every event of the application belongs to exactly one of the first three.
+_CONNECTING, _DENYING, _OPEN, _CLOSED = range(4)
+
+
+class WebSocketSession:
+    """One session, from its handshake request to the end of the connection.
+
+    Attributes:
+        refused: Whether the handshake was answered with something else than 101.
+        complete: Never: nothing follows a session on its connection.
+        suspended: Whether the application's coroutine waits for something.
+        moved: Never.
+    """
+
+    __slots__ = (
+        "_active",
+        "_connected",
+        "_decoder",
+        "_deflater",
+        "_denial",
+        "_disconnect",
+        "_handshake",
+        "_inbox",
+        "_inbox_bytes",
+        "_owed_pong",
+        "_ping_due",
+        "_ping_sent",
+        "_receiving",
+        "_sizes",
+        "_state",
+        "complete",
+        "connection",
+        "head",
+        "moved",
+        "refused",
+        "suspended",
+        "transport",
+    )
+
+    def __init__(self, connection: Connection, head: Head) -> None:
+        """Read the handshake request.
+
+        Raises:
+            RequestError: If it is not one that RFC 6455 allows.
+        """
+        self.connection = connection
+        self.transport = connection.transport
+        self.head = head
+        self.complete = False
+        self.suspended = False
+        self.moved = False
+        self.refused = False
+        self._handshake = read_handshake(head.line.method, head.headers)
+        self._state = _CONNECTING
+        self._connected = False
+        self._receiving = False
+        self._active: ActiveScope | None = None
+        self._decoder: Decoder | None = None
+        self._deflater: Deflater | None = None
+        self._denial: HTTPExchange | None = None
+        self._disconnect: WebSocketDisconnect | None = None
+        self._inbox: deque[WebSocketReceive] | None = None
+        self._inbox_bytes = 0
+        # Payload sizes of the messages that are queued in the transport, in order.
+        self._sizes: deque[int] | None = None
+        self._owed_pong: bytes | None = None
+        self._ping_due = float("inf")
+        self._ping_sent = float("inf")
+
+    @property
+    def kind(self) -> str:
+        """What an error is counted as."""
+        return "websocket"
+
+    def __str__(self) -> str:
+        return f"websocket {self.head.line.raw_path.decode('ascii')}, {self.connection}"
+
+    def scope(self) -> WebSocketScope:
+        """Make the ASGI scope."""
+        scope = cast("WebSocketScope", self.connection.scope(self.head))
+        scope["type"] = "websocket"
+        scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
+        scope["subprotocols"] = list(self._handshake.subprotocols)
+        return scope
+
+    # Receiving
+
+    async def receive(self) -> WebSocketConnect | WebSocketReceive | WebSocketDisconnect:
+        """Return the next message, or the disconnect, again and again once it has come.
+
+        What has arrived is returned before any cancellation point.
+        """
+        transport = self.transport
+        transport.budget -= 1
+        if transport.budget < 0:
+            await transport.breathe()
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        self._receiving = True
+        while True:
+            message = self._inbox.popleft() if self._inbox else self._next_message()
+            if message is not None:
+                return message
+            await transport.wait_turn()
+
+    def _next_message(self) -> WebSocketReceive | WebSocketDisconnect | None:
+        """Return what can be returned now; reads the socket without waiting."""
+        if self._disconnect is not None:
+            return self._disconnect
+        decoder = self._decoder
+        if decoder is None:
+            return self._watch_handshake()
+        transport = self.transport
+        try:
+            event = decoder.next_event()
+            while True:
+                if event is None:
+                    data = transport.read_nowait() if transport.ready else None
+                    if data:
+                        event = decoder.decode(data)
+                        continue
+                    return None if data is None else self._lost("client_closed")
+                opcode = event[0]
+                if opcode == TEXT or opcode == BINARY:  # noqa: PLR1714 - two compares are faster than a membership test
+                    return self._received(event)
+                self._control(event)
+                if self._disconnect is not None:
+                    return self._disconnect
+                event = decoder.next_event()
+        except WebSocketError as error:
+            return self._close(error.code, str(error), "protocol_error")
+
+    def _received(self, event: Event) -> WebSocketReceive:
+        """Count a message and make the application's event of it."""
+        tally = self.connection.service.meter.websocket
+        tally.received += 1
+        if not tally.dirty:
+            tally.mark()
+        if event[0] == TEXT:
+            text = event[1]
+            tally.received_bytes += len(text) if text.isascii() else len(text.encode("utf-8"))
+            return {"type": "websocket.receive", "text": text}
+        assert event[0] == BINARY
+        tally.received_bytes += len(event[1])
+        return {"type": "websocket.receive", "bytes": event[1]}
+
+    def _control(self, event: Event) -> None:
+        if event[0] == PING:
+            if self.transport.is_drained:
+                self.transport.post(encode(10, event[1]))
+            else:
+                # Only the latest ping needs an answer (RFC 6455 section 5.5.3), so that a flood of them cannot
+                # fill the queue of a client that does not read.
+                self._owed_pong = event[1]
+        elif event[0] == CLOSE:
+            code, reason = event[1]
+            self.transport.post(encode_close(code))
+            self._ended(code, reason)
+        else:
+            self._ping_sent = float("inf")
+
+    def _watch_handshake(self) -> WebSocketDisconnect | None:
+        """See whether the client leaves before it has been answered; what it sends too early is kept."""
+        transport = self.transport
+        connection = self.connection
+        while transport.ready and not transport.eof and len(connection.buffer) < PIPELINE_BYTES:
+            data = transport.read_nowait()
+            if data is None:
+                return None
+            connection.buffer += data
+        return self._lost("client_closed") if transport.eof else None
+
+    # Sending
+
+    async def send(self, message: SendMessage) -> None:
+        """Take the next event of the application.
+
+        Raises:
+            AppProtocolError: If ASGI does not allow this event here; nothing of it is sent.
+            ClientDisconnected: If the session is over.
+
+        Cancellation: what the kernel did not take of a message stays queued, and leaves before anything else.
+        """
+        await checkpoint_if_cancelled()
+        kind = message["type"]
+        if self._state == _OPEN:
+            if message["type"] == "websocket.send":
+                await self._send_message(message)
+            elif message["type"] == "websocket.close":
+                await self._send_close(message)
+            else:
+                raise AppProtocolError(f"{kind!r} has no place in a session that is open")
+        elif self._state == _CLOSED:
+            assert self._disconnect is not None
+            if message["type"] != "websocket.close":
+                raise ClientDisconnected(self._disconnect["reason"] or "client_closed")
+        elif message["type"] == "websocket.accept" and self._state == _CONNECTING:
+            await self._accept(message)
+        else:
+            await self._deny(message)
+
+    async def _send_message(self, message: WebSocketSend) -> None:
+        transport = self.transport
+        payload = message.get("bytes")
+        opcode = BINARY
+        if payload is None:
+            text = message.get("text")
+            if text is None:
+                raise AppProtocolError("websocket.send needs text or bytes")
+            payload = text.encode("utf-8")
+            opcode = TEXT
+        size = len(payload)
+        if self._deflater is None:
+            frame = encode(opcode, payload)
+        else:
+            frame = encode(opcode, self._deflater.compress(payload), True)
+        taken = transport.write_nowait(frame)
+        if taken == len(frame):
+            tally = self.connection.service.meter.websocket
+            tally.sent += 1
+            tally.sent_bytes += size
+            if not tally.dirty:
+                tally.mark()
+        else:
+            if self._sizes is None:
+                self._sizes = deque()
+            self._sizes.append(size)
+            transport.enqueue(memoryview(frame)[taken:], self._observe)
+            await transport.drain()
+        transport.budget -= 1 + (size >> 12)
+        if transport.budget < 0:
+            await transport.breathe()
+
+    def _observe(self, _data: memoryview, finished: bool) -> None:
+        """Count a queued message once the kernel has taken its last byte."""
+        if finished and self._sizes:
+            tally = self.connection.service.meter.websocket
+            tally.sent += 1
+            tally.sent_bytes += self._sizes.popleft()
+            if not tally.dirty:
+                tally.mark()
+
+    async def _send_close(self, message: WebSocketClose) -> None:
+        code = message.get("code", 1000)
+        if not is_sendable_close_code(code):
+            raise AppProtocolError(f"{code!r} is not a close code that may be sent")
+        self._close(code, message.get("reason") or "", "")
+        await self.transport.drain()
+
+    async def _accept(self, message: WebSocketAccept) -> None:
+        connection = self.connection
+        service = connection.service
+        settings = service.config.websocket
+        deflate = negotiate(self._handshake.extensions) if settings.deflate else None
+        response = accept_response(
+            self._handshake,
+            date=service.date.line(),
+            subprotocol=message.get("subprotocol"),
+            extensions=None if deflate is None else deflate.header,
+            headers=message.get("headers", ()),
+        )
+        self._decoder = Decoder(settings.message_max_bytes, None if deflate is None else deflate.inflater())
+        self._deflater = None if deflate is None else deflate.deflater()
+        await self.transport.write(response)
+        self._state = _OPEN
+        self._active = ActiveScope(service.meter, _TOTAL, _ACTIVE)
+        self._active.__enter__()
+        connection.enter(WEBSOCKET)
+        if settings.ping_interval_s:
+            self._ping_due = service.now + settings.ping_interval_s
+        if connection.buffer:
+            # A client may send messages along with its request, before it has seen the answer.
+            self._decoder.feed(connection.buffer)
+            connection.buffer = b""
+
+    async def _deny(self, message: SendMessage) -> None:
+        """Answer the handshake with an ordinary response (the ASGI extension websocket.http.response)."""
+        start: HTTPResponseStart
+        if message["type"] == "websocket.close" and self._state == _CONNECTING:
+            start = {"type": "http.response.start", "status": 403, "headers": []}
+            await self._denial_exchange().send(start)
+            await self._send_denial({"type": "http.response.body", "body": b"", "more_body": False})
+        elif message["type"] == "websocket.http.response.start" and self._state == _CONNECTING:
+            start = {"type": "http.response.start", "status": message["status"], "headers": message.get("headers", ())}
+            await self._denial_exchange().send(start)
+        elif message["type"] == "websocket.http.response.body" and self._state == _DENYING:
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            await self._send_denial({"type": "http.response.body", "body": body, "more_body": more})
+        else:
+            raise AppProtocolError(f"{message['type']!r} has no place before websocket.accept")
+
+    def _denial_exchange(self) -> HTTPExchange:
+        self._state = _DENYING
+        self.refused = True
+        self.connection.keep_alive = False
+        self._denial = HTTPExchange(self.connection, self.head)
+        return self._denial
+
+    async def _send_denial(self, message: HTTPResponseBody) -> None:
+        assert self._denial is not None
+        await self._denial.send(message)
+        if self._denial.complete:
+            self._ended(ABNORMAL, "")
+
+    # The end
+
+    def _close(self, code: int, reason: str, token: str) -> WebSocketDisconnect:
+        """Start the closing handshake from this side; the application sees the code it closed with."""
+        self.transport.post(encode_close(code, reason))
+        return self._ended(code, token or reason, await_peer=True)
+
+    def _lost(self, reason: str) -> WebSocketDisconnect:
+        """Take note that the connection ended without a closing handshake."""
+        self.transport.lose(reason)
+        return self._ended(ABNORMAL, reason)
+
+    def _ended(self, code: int, reason: str, *, await_peer: bool = False) -> WebSocketDisconnect:
+        """Take note that the session is over, once; tell whoever receives."""
+        if self._disconnect is None:
+            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._state = _CLOSED
+            self.leave()
+            if not await_peer:
+                self._decoder = None
+            self.connection.enter(CLOSING)
+            self.transport.wake_readers()
+        return self._disconnect
+
+    async def finish(self, *, failed: bool) -> None:
+        """End what the application did not: answer the handshake, or close the session; then see the client off.
+
+        Args:
+            failed: Whether the application raised.
+        """
+        service = self.connection.service
+        if self._denial is not None and not self._denial.complete:
+            await self._denial.fail(logged=failed)
+        elif self._state == _CONNECTING:
+            self.refused = True
+            if not failed and not self.transport.lost:
+                service.app_failed(self.kind, f"{self}: it returned without an answer to the handshake")
+            self.transport.post(error_response(500, "Internal Server Error", service.date.line()))
+        elif self._state == _OPEN:
+            self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
+        if not self.refused:
+            await self._see_off()
+
+    async def _see_off(self) -> None:
+        """Read up to the client's Close frame, then close first, as a server should (RFC 6455 section 7.1.1)."""
+        transport = self.transport
+        decoder = self._decoder
+        try:
+            while decoder is not None and not transport.eof and not transport.closed:
+                event = decoder.next_event()
+                if event is None:
+                    data = transport.read_nowait()
+                    if data is None:
+                        await transport.wait_turn()
+                    elif data:
+                        decoder.feed(data)
+                elif event[0] == CLOSE:
+                    break
+                elif event[0] == TEXT or event[0] == BINARY:
+                    # Too late for the application, but received all the same.
+                    self._received(event)
+        except WebSocketError:
+            return
+
+    def move(self) -> None:
+        """Do nothing: a session is never complete before its connection."""
+
+    def leave(self) -> None:
+        """Count out the session, if it was accepted."""
+        if self._active is not None:
+            self._active.leave()
+
+    def shut_down(self) -> None:
+        """Tell client and application that the server stops."""
+        self.connection.keep_alive = False
+        if self._state == _OPEN:
+            self._close(1001, "", "server_shutdown")
+        elif self._state == _CONNECTING:
+            self.refused = True
+            self.transport.post(error_response(503, "the server is stopping", self.connection.service.date.line()))
+            self._ended(ABNORMAL, "server_shutdown")
+
+    # Called by the reaper
+
+    def tick(self, now: float) -> None:
+        """Read for an application that does not, and keep up the pings."""
+        if self._receiving or self.transport.task is not None:
+            self._receiving = False
+        else:
+            self._read_ahead()
+        if self._state != _OPEN:
+            return
+        if self.transport.lost:
+            self._lost(self.transport.lost)
+            return
+        if self._owed_pong is not None and self.transport.is_drained:
+            self.transport.post(encode(10, self._owed_pong))
+            self._owed_pong = None
+        settings = self.connection.service.config.websocket
+        if now - self._ping_sent > settings.ping_timeout_s and not self._is_full:
+            self._lost("keepalive_timeout")
+            self.connection.abort("keepalive_timeout")
+        elif now >= self._ping_due:
+            self._ping_due = now + settings.ping_interval_s
+            if self._ping_sent == float("inf"):
+                self._ping_sent = now
+                self.transport.post(encode(PING, b""))
+
+    @property
+    def _is_full(self) -> bool:
+        inbox = self._inbox
+        return inbox is not None and (self._inbox_bytes >= INBOX_BYTES or len(inbox) >= INBOX_MESSAGES)
+
+    def _read_ahead(self) -> None:
+        """Read what has arrived into the inbox, up to its high-water mark."""
+        while self._disconnect is None and not self._is_full:
+            message = self._next_message()
+            if message is None or message["type"] == "websocket.disconnect":
+                return
+            if self._inbox is None:
+                self._inbox = deque()
+            if not self._inbox:
+                self._inbox_bytes = 0
+            self._inbox.append(message)
+            self._inbox_bytes += len(message.get("text") or message.get("bytes") or b"")
