@@ -1,0 +1,258 @@
+"""Every metric of the server, in one table.
+
+The store's layout, the series that are present with 0 from the start, HELP and TYPE, and the reference page
+all derive from it; that page also says what its words mean (a connection, a message, an event, a byte).
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import metadata
+from itertools import product
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+Kind: TypeAlias = Literal["counter", "gauge"]
+Aggregation: TypeAlias = Literal["sum", "max", "parent", "last"]
+"""How one number comes from several processes: their sum, their maximum, the value that the parent process
+owns, or that of the last process that ended, which the parent keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family of series.
+
+    Attributes:
+        name: As it stands on the page; a counter's ends in ``_total``.
+        kind: What may happen to its value: a counter never decreases.
+        help: One or two short sentences; the contract of what is counted.
+        labels: Each label's name and the closed set of its values.
+        aggregation: How the values of several processes become one.
+        unit: What one is, for the reference page; empty where the name says it.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    aggregation: Aggregation = "sum"
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One number: a metric with one value for each of its labels.
+
+    Attributes:
+        metric: The family it belongs to.
+        labels: Label names and values, in the order of the family's labels.
+        index: Its place in the store.
+    """
+
+    metric: Metric
+    labels: tuple[tuple[str, str], ...]
+    index: int
+
+
+def _package_version() -> str:
+    """Return the installed version; a source tree on the path has none."""
+    try:
+        return metadata.version("pagi-trio")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+INFO: Final = Metric(
+    "pagi_server_info",
+    "gauge",
+    "Always 1; its labels are the versions of the server, of Python and of Trio.",
+    labels=(
+        ("version", (_package_version(),)),
+        ("python", (platform.python_version(),)),
+        ("trio", (trio.__version__,)),
+    ),
+    aggregation="parent",
+)
+
+CATALOG: Final[tuple[Metric, ...]] = (
+    INFO,
+    Metric(
+        "pagi_server_start_time_seconds",
+        "gauge",
+        "When the server started, in seconds since the Unix epoch.",
+        aggregation="parent",
+        unit="seconds",
+    ),
+    Metric(
+        "pagi_server_connections_total",
+        "counter",
+        "Accepted connections, the TLS handshake included; those refused by a limit do not count.",
+    ),
+    Metric(
+        "pagi_server_connections_active",
+        "gauge",
+        "Connections that are open now, idle keep-alive included.",
+    ),
+    Metric(
+        "pagi_server_connections_by_state",
+        "gauge",
+        "Open connections by what they are busy with; the sum over state is pagi_server_connections_active.",
+        labels=(("state", ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")),),
+    ),
+    Metric(
+        "pagi_server_workers_active",
+        "gauge",
+        "Worker processes that are alive; a server of one process is its own one worker.",
+        aggregation="parent",
+    ),
+    Metric(
+        "pagi_server_worker_spawns_total",
+        "counter",
+        "Worker processes started; a server of one process is its own one worker.",
+        aggregation="parent",
+    ),
+    Metric(
+        "pagi_server_app_errors_total",
+        "counter",
+        "Exceptions that the application let out, by the type of the scope it was called with.",
+        labels=(("scope", ("http", "websocket", "sse", "lifespan")),),
+    ),
+    Metric(
+        "pagi_server_lifespan_startup_seconds",
+        "gauge",
+        "How long the application took to start; the longest of the live workers.",
+        aggregation="max",
+        unit="seconds",
+    ),
+    Metric(
+        "pagi_server_lifespan_shutdown_seconds",
+        "gauge",
+        "How long the application took to shut down; of the last worker that ended.",
+        aggregation="last",
+        unit="seconds",
+    ),
+    Metric(
+        "pagi_server_lifespan_failures_total",
+        "counter",
+        "Application starts and shutdowns that failed or ran out of time.",
+        labels=(("phase", ("startup", "shutdown")),),
+    ),
+    Metric(
+        "pagi_websocket_connections_total",
+        "counter",
+        "WebSocket handshakes that were accepted.",
+    ),
+    Metric(
+        "pagi_websocket_connections_active",
+        "gauge",
+        "WebSocket connections that are open now.",
+    ),
+    Metric(
+        "pagi_websocket_messages_received_total",
+        "counter",
+        "WebSocket data messages received whole and valid, however fragmented; control frames do not count.",
+    ),
+    Metric(
+        "pagi_websocket_messages_sent_total",
+        "counter",
+        "WebSocket data messages whose last byte the kernel has taken; control frames do not count.",
+    ),
+    Metric(
+        "pagi_websocket_bytes_received_total",
+        "counter",
+        "Payload bytes of the WebSocket messages received, after inflating, text as UTF-8.",
+        unit="bytes",
+    ),
+    Metric(
+        "pagi_websocket_bytes_sent_total",
+        "counter",
+        "Payload bytes of the WebSocket messages sent, before deflating, text as UTF-8.",
+        unit="bytes",
+    ),
+    Metric(
+        "pagi_sse_connections_total",
+        "counter",
+        "Event streams started: responses of status 200 and type text/event-stream, to any method but HEAD.",
+    ),
+    Metric(
+        "pagi_sse_connections_active",
+        "gauge",
+        "Event streams that are open now.",
+    ),
+    Metric(
+        "pagi_sse_events_sent_total",
+        "counter",
+        "Events sent: blocks with data, ended by a blank line; comments and heartbeats do not count.",
+    ),
+    Metric(
+        "pagi_sse_bytes_sent_total",
+        "counter",
+        "Body bytes of event streams sent, comments included, before chunking and TLS.",
+        unit="bytes",
+    ),
+    Metric(
+        "pagi_metrics_scrapes_total",
+        "counter",
+        "GET requests for this page, this one included.",
+    ),
+    Metric(
+        "pagi_metrics_flushes_total",
+        "counter",
+        "Times that waiting message counts were added to the totals.",
+    ),
+    Metric(
+        "pagi_metrics_errors_total",
+        "counter",
+        "Failures inside the metrics themselves, by part.",
+        labels=(("part", ("flush", "render")),),
+    ),
+)
+
+
+def _lay_out() -> tuple[Series, ...]:
+    """Give every combination of label values its place, in the order of the table."""
+    combinations = [
+        (metric, tuple(zip((label for label, _ in metric.labels), values, strict=True)))
+        for metric in CATALOG
+        for values in product(*(values for _, values in metric.labels))
+    ]
+    return tuple(Series(metric, labels, index) for index, (metric, labels) in enumerate(combinations))
+
+
+SERIES: Final[tuple[Series, ...]] = _lay_out()
+
+_METRICS: Final = {metric.name: metric for metric in CATALOG}
+_INDEX: Final = {(series.metric.name, frozenset(series.labels)): series.index for series in SERIES}
+
+
+def index(name: str, **labels: str) -> int:
+    """Return the place of a series in the store.
+
+    Args:
+        name: The metric's name, as on the page.
+        labels: A value for each of its labels.
+
+    Raises:
+        KeyError: If there is no such metric, or it has other labels or values; the message names what fits.
+    """
+    try:
+        return _INDEX[name, frozenset(labels.items())]
+    except KeyError:
+        raise KeyError(_misfit(name, labels)) from None
+
+
+def _misfit(name: str, labels: dict[str, str]) -> str:
+    """Say in one line why a name with these labels is no series, and what would be."""
+    metric = _METRICS.get(name)
+    if metric is None:
+        near = get_close_matches(name, _METRICS, n=1)
+        return f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    wanted = dict(metric.labels)
+    if labels.keys() != wanted.keys():
+        names = ", ".join(wanted) or "no labels"
+        return f"{name} takes {names}; got {', '.join(labels) or 'none'}"
+    label = next(label for label, value in labels.items() if value not in wanted[label])
+    return f"{name} has no {label}={labels[label]!r}; it is one of {', '.join(wanted[label])}"

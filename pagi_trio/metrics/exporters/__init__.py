@@ -1,0 +1,1 @@
+"""Where snapshots go: one module per system that reads them."""

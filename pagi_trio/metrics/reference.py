@@ -1,0 +1,77 @@
+"""The reference page of the metrics, rendered from the catalog.
+
+Run ``python -m pagi_trio.metrics.reference > docs/reference/metrics.md`` after a change of the catalog.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from pagi_trio.metrics.catalog import CATALOG, INFO
+
+if TYPE_CHECKING:
+    from pagi_trio.metrics.catalog import Metric
+
+_INTRODUCTION: Final = """\
+# Metrics
+
+<!-- Rendered from pagi_trio/metrics/catalog.py by `python -m pagi_trio.metrics.reference`; do not edit. -->
+
+Every series below is on the page from the first scrape, with 0 where nothing has happened yet. No label ever
+carries a path, an address or a process id. The page also has what the process has registered with
+`prometheus_client`: `process_*`, `python_*` and the application's own metrics.
+
+## What the words mean
+
+- **Connection** (`pagi_server_connections_*`): one accepted TCP or unix connection, its TLS handshake included. One
+  that a limit refuses does not count. *Active* includes idle keep-alive, and a scraper that keeps its connection
+  open. Connections to the metrics listener do not count.
+- **WebSocket connection**: a handshake that was answered with 101.
+- **WebSocket message**: one data message, however many fragments it came in; never a control frame. *Received*
+  counts when its last byte is decoded and valid, whether or not the application takes it. *Sent* counts when the
+  kernel has taken its last byte. A message that is refused or cut off does not count. Its **bytes** are the
+  application's payload: after inflating, before deflating, text as UTF-8.
+- **Event stream** (`pagi_sse_*`): a response of status 200 and type `text/event-stream` to any method but HEAD.
+- **Event**: a block that a browser would dispatch, with at least one `data` field and a blank line at its end.
+  Comments, and blocks with only an id or a retry, are none. An event stream's **bytes** are those of its body,
+  framing and comments included, before chunking and TLS. With a `Content-Encoding`, streams and bytes count, events
+  do not.
+- **Worker**: a process that serves. A server of one process is its own one worker.
+
+## How fresh and how exact
+
+- A scrape first adds up what waits in the process that answers it, so it misses nothing.
+- Counters never decrease while the server lives.
+- The numbers equal what the clients count, for connections that ended by a close handshake or a completed response.
+  Where a connection was cut, a client may have received less than was sent, never more.
+
+## The metrics
+
+*Over processes* says how the values of several processes become one: their sum, their maximum, the value of the
+parent process, or that of the last process that ended.
+"""
+
+
+def render() -> str:
+    """Return the page, as Markdown."""
+    rows = [
+        ["name", "type", "unit", "labels", "over processes", "meaning"],
+        ["---"] * 6,
+        *(_row(metric) for metric in CATALOG),
+    ]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{_INTRODUCTION}\n{table}"
+
+
+def _row(metric: Metric) -> list[str]:
+    labels = "; ".join(
+        # The versions in use are no part of the contract.
+        f"`{label}`" if metric is INFO else f"`{label}`: {', '.join(values)}"
+        for label, values in metric.labels
+    )
+    return [f"`{metric.name}`", metric.kind, metric.unit, labels, metric.aggregation, metric.help]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
