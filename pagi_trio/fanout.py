@@ -32,13 +32,15 @@ class _Member:
     Attributes:
         prefix: Where it is mounted, for the log.
         started: Whether it has started, and so must be shut down.
-        failure: Why it refused to start, or failed to shut down; None while it did neither.
+        refusal: Why it refused to start; None if it did not.
+        failure: Why it failed after its start; None if it did not.
         error: What it raised.
     """
 
     def __init__(self, prefix: str, app: App) -> None:
         self.prefix = prefix
         self.started = False
+        self.refusal: str | None = None
         self.failure: str | None = None
         self.error: Exception | None = None
         self._app = app
@@ -48,11 +50,6 @@ class _Member:
         self._answered = trio.Event()
         self._stopping = trio.Event()
         self._over = trio.Event()
-
-    @property
-    def refused(self) -> bool:
-        """Whether it refused to start."""
-        return not self.started and self.failure is not None
 
     async def start(self, nursery: trio.Nursery, scope: LifespanScope) -> None:
         """Start it, and wait for its answer or its end."""
@@ -82,7 +79,7 @@ class _Member:
     def _ended_by(self, error: Exception) -> None:
         """Say what an error means: an application that refused has said so itself."""
         if not self.started:
-            if self.failure is None:
+            if self.refusal is None:
                 _log.info("the application at %s takes no part in the lifespan: %r", self.prefix, error)
         elif not self._over.is_set():
             self.failure = f"the application at {self.prefix} raised {error!r}"
@@ -108,7 +105,7 @@ class _Member:
                 self.started = True
                 self._answered.set()
             case "lifespan.startup.failed" if not self._answered.is_set():
-                self.failure = message.get("message", "")
+                self.refusal = message.get("message", "")
                 self._answered.set()
                 self._stopping.set()
                 self._over.set()
@@ -141,10 +138,10 @@ async def fan_out(apps: Iterable[tuple[str, App]], scope: LifespanScope, receive
     async with trio.open_nursery() as nursery:
         for member in members:
             await member.start(nursery, scope)
-            if member.refused:
+            if member.refusal is not None:
                 _log.error("the application at %s failed to start", member.prefix)
                 await _stop(members)
-                await send({"type": "lifespan.startup.failed", "message": member.failure or ""})
+                await send({"type": "lifespan.startup.failed", "message": member.refusal})
                 return
         if any(member.started for member in members):
             await send({"type": "lifespan.startup.complete"})

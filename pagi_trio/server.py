@@ -36,6 +36,7 @@ from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import Service, log
 from pagi_trio.nurseries.sockets import close_all, open_listeners
 from pagi_trio.nurseries.tls import create_ssl_context
+from pagi_trio.urlmap import URLMap
 
 if TYPE_CHECKING:
     import ssl
@@ -250,8 +251,10 @@ class _Server:
         if not self.page_listeners:
             return None
         timeouts = {"timeouts.graceful_s": METRICS_GRACE_S}
+        app = MetricsApp()
         service = Service(
-            MetricsApp(),
+            # Scrapers ask for /metrics unless told otherwise, people for the address alone.
+            URLMap({"/metrics": app, "/": app}),
             Config().replace(**timeouts),
             NullMeter(),
             state={},

@@ -205,10 +205,10 @@ class Connection:
         session = self.current = WebSocketSession(self, head)
         try:
             failed = await call(self.service, session.scope(), session)
-            await session.finish(failed=failed)
+            linger = await session.finish(failed=failed)
         finally:
             session.leave()
-        if session.refused:
+        if linger:
             await self._linger()
 
     async def _settle(self, exchange: HTTPExchange) -> bool:

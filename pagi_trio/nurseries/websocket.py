@@ -9,16 +9,16 @@ Source: the ASGI WebSocket message format 2.4; RFC 6455 sections 4.2, 5.5 and 7.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
 from pagi_trio.metrics import catalog
-from pagi_trio.nurseries.http1 import PIPELINE_BYTES, HTTPExchange
+from pagi_trio.nurseries.http1 import PIPELINE_BYTES
+from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
-from pagi_trio.wire.deflate import Deflater, negotiate
 from pagi_trio.wire.frames import (
     BINARY,
     CLOSE,
@@ -30,15 +30,10 @@ from pagi_trio.wire.frames import (
     encode_close,
     is_sendable_close_code,
 )
-from pagi_trio.wire.handshake import accept_response, read_handshake
-from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import (
-        HTTPResponseBody,
-        HTTPResponseStart,
         SendMessage,
-        WebSocketAccept,
         WebSocketClose,
         WebSocketConnect,
         WebSocketDisconnect,
@@ -47,7 +42,10 @@ if TYPE_CHECKING:
         WebSocketSend,
     )
     from pagi_trio.nurseries.connection import Connection
+    from pagi_trio.wire.deflate import Deflater
     from pagi_trio.wire.head import Head
+
+    DataEvent = tuple[Literal[1], str] | tuple[Literal[2], bytes]
 
 _TOTAL: Final = catalog.index("pagi_websocket_connections_total")
 _ACTIVE: Final = catalog.index("pagi_websocket_connections_active")
@@ -61,15 +59,11 @@ INBOX_MESSAGES: Final = 256
 ABNORMAL: Final = 1006
 """The code an application is told when the connection ended without a Close frame (RFC 6455 section 7.1.5)."""
 
-# Where a session is. Every event of the application belongs to exactly one of the first three.
-_CONNECTING, _DENYING, _OPEN, _CLOSED = range(4)
-
 
 class WebSocketSession:
     """One session, from its handshake request to the end of the connection.
 
     Attributes:
-        refused: Whether the handshake was answered with something else than 101.
         complete: Never: nothing follows a session on its connection.
         suspended: Whether the application's coroutine waits for something.
         moved: Never.
@@ -80,22 +74,20 @@ class WebSocketSession:
         "_connected",
         "_decoder",
         "_deflater",
-        "_denial",
         "_disconnect",
-        "_handshake",
         "_inbox",
         "_inbox_bytes",
+        "_opening",
         "_owed_pong",
+        "_peer_closed",
         "_ping_due",
         "_ping_sent",
         "_receiving",
         "_sizes",
-        "_state",
         "complete",
         "connection",
         "head",
         "moved",
-        "refused",
         "suspended",
         "transport",
     )
@@ -112,21 +104,19 @@ class WebSocketSession:
         self.complete = False
         self.suspended = False
         self.moved = False
-        self.refused = False
-        self._handshake = read_handshake(head.line.method, head.headers)
-        self._state = _CONNECTING
+        self._opening: Opening | None = Opening(connection, head)
         self._connected = False
         self._receiving = False
         self._active: ActiveScope | None = None
         self._decoder: Decoder | None = None
         self._deflater: Deflater | None = None
-        self._denial: HTTPExchange | None = None
         self._disconnect: WebSocketDisconnect | None = None
         self._inbox: deque[WebSocketReceive] | None = None
         self._inbox_bytes = 0
         # Payload sizes of the messages that are queued in the transport, in order.
         self._sizes: deque[int] | None = None
         self._owed_pong: bytes | None = None
+        self._peer_closed = False
         self._ping_due = float("inf")
         self._ping_sent = float("inf")
 
@@ -143,7 +133,7 @@ class WebSocketSession:
         scope = cast("WebSocketScope", self.connection.scope(self.head))
         scope["type"] = "websocket"
         scope["scheme"] = "ws" if scope["scheme"] == "http" else "wss"
-        scope["subprotocols"] = list(self._handshake.subprotocols)
+        scope["subprotocols"] = [] if self._opening is None else list(self._opening.subprotocols)
         return scope
 
     # Receiving
@@ -184,8 +174,7 @@ class WebSocketSession:
                         event = decoder.decode(data)
                         continue
                     return None if data is None else self._lost("client_closed")
-                opcode = event[0]
-                if opcode == TEXT or opcode == BINARY:  # noqa: PLR1714 - two compares are faster than a membership test
+                if event[0] == TEXT or event[0] == BINARY:  # noqa: PLR1714, SIM109 - faster, and narrows the type
                     return self._received(event)
                 self._control(event)
                 if self._disconnect is not None:
@@ -194,7 +183,7 @@ class WebSocketSession:
         except WebSocketError as error:
             return self._close(error.code, str(error), "protocol_error")
 
-    def _received(self, event: Event) -> WebSocketReceive:
+    def _received(self, event: DataEvent) -> WebSocketReceive:
         """Count a message and make the application's event of it."""
         tally = self.connection.service.meter.websocket
         tally.received += 1
@@ -204,7 +193,6 @@ class WebSocketSession:
             text = event[1]
             tally.received_bytes += len(text) if text.isascii() else len(text.encode("utf-8"))
             return {"type": "websocket.receive", "text": text}
-        assert event[0] == BINARY
         tally.received_bytes += len(event[1])
         return {"type": "websocket.receive", "bytes": event[1]}
 
@@ -218,6 +206,7 @@ class WebSocketSession:
                 self._owed_pong = event[1]
         elif event[0] == CLOSE:
             code, reason = event[1]
+            self._peer_closed = True
             self.transport.post(encode_close(code))
             self._ended(code, reason)
         else:
@@ -246,22 +235,17 @@ class WebSocketSession:
         Cancellation: what the kernel did not take of a message stays queued, and leaves before anything else.
         """
         await checkpoint_if_cancelled()
-        kind = message["type"]
-        if self._state == _OPEN:
-            if message["type"] == "websocket.send":
-                await self._send_message(message)
-            elif message["type"] == "websocket.close":
-                await self._send_close(message)
-            else:
-                raise AppProtocolError(f"{kind!r} has no place in a session that is open")
-        elif self._state == _CLOSED:
-            assert self._disconnect is not None
+        if self._disconnect is not None:
             if message["type"] != "websocket.close":
                 raise ClientDisconnected(self._disconnect["reason"] or "client_closed")
-        elif message["type"] == "websocket.accept" and self._state == _CONNECTING:
-            await self._accept(message)
+        elif self._opening is not None:
+            await self._answer(self._opening, message)
+        elif message["type"] == "websocket.send":
+            await self._send_message(message)
+        elif message["type"] == "websocket.close":
+            await self._send_close(message)
         else:
-            await self._deny(message)
+            raise AppProtocolError(f"{message['type']!r} has no place in a session that is open")
 
     async def _send_message(self, message: WebSocketSend) -> None:
         transport = self.transport
@@ -311,22 +295,20 @@ class WebSocketSession:
         self._close(code, message.get("reason") or "", "")
         await self.transport.drain()
 
-    async def _accept(self, message: WebSocketAccept) -> None:
+    async def _answer(self, opening: Opening, message: SendMessage) -> None:
+        if message["type"] != "websocket.accept":
+            await opening.deny(message)
+            if opening.is_denied:
+                self._ended(ABNORMAL, "")
+            return
         connection = self.connection
         service = connection.service
         settings = service.config.websocket
-        deflate = negotiate(self._handshake.extensions) if settings.deflate else None
-        response = accept_response(
-            self._handshake,
-            date=service.date.line(),
-            subprotocol=message.get("subprotocol"),
-            extensions=None if deflate is None else deflate.header,
-            headers=message.get("headers", ()),
-        )
+        response, deflate = opening.accept(message)
+        await self.transport.write(response)
+        self._opening = None
         self._decoder = Decoder(settings.message_max_bytes, None if deflate is None else deflate.inflater())
         self._deflater = None if deflate is None else deflate.deflater()
-        await self.transport.write(response)
-        self._state = _OPEN
         self._active = ActiveScope(service.meter, _TOTAL, _ACTIVE)
         self._active.__enter__()
         connection.enter(WEBSOCKET)
@@ -337,85 +319,56 @@ class WebSocketSession:
             self._decoder.feed(connection.buffer)
             connection.buffer = b""
 
-    async def _deny(self, message: SendMessage) -> None:
-        """Answer the handshake with an ordinary response (the ASGI extension websocket.http.response)."""
-        start: HTTPResponseStart
-        if message["type"] == "websocket.close" and self._state == _CONNECTING:
-            start = {"type": "http.response.start", "status": 403, "headers": []}
-            await self._denial_exchange().send(start)
-            await self._send_denial({"type": "http.response.body", "body": b"", "more_body": False})
-        elif message["type"] == "websocket.http.response.start" and self._state == _CONNECTING:
-            start = {"type": "http.response.start", "status": message["status"], "headers": message.get("headers", ())}
-            await self._denial_exchange().send(start)
-        elif message["type"] == "websocket.http.response.body" and self._state == _DENYING:
-            body = message.get("body", b"")
-            more = message.get("more_body", False)
-            await self._send_denial({"type": "http.response.body", "body": body, "more_body": more})
-        else:
-            raise AppProtocolError(f"{message['type']!r} has no place before websocket.accept")
-
-    def _denial_exchange(self) -> HTTPExchange:
-        self._state = _DENYING
-        self.refused = True
-        self.connection.keep_alive = False
-        self._denial = HTTPExchange(self.connection, self.head)
-        return self._denial
-
-    async def _send_denial(self, message: HTTPResponseBody) -> None:
-        assert self._denial is not None
-        await self._denial.send(message)
-        if self._denial.complete:
-            self._ended(ABNORMAL, "")
-
     # The end
 
     def _close(self, code: int, reason: str, token: str) -> WebSocketDisconnect:
         """Start the closing handshake from this side; the application sees the code it closed with."""
         self.transport.post(encode_close(code, reason))
-        return self._ended(code, token or reason, await_peer=True)
+        return self._ended(code, token or reason)
 
     def _lost(self, reason: str) -> WebSocketDisconnect:
         """Take note that the connection ended without a closing handshake."""
         self.transport.lose(reason)
         return self._ended(ABNORMAL, reason)
 
-    def _ended(self, code: int, reason: str, *, await_peer: bool = False) -> WebSocketDisconnect:
+    def _ended(self, code: int, reason: str) -> WebSocketDisconnect:
         """Take note that the session is over, once; tell whoever receives."""
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._state = _CLOSED
             self.leave()
-            if not await_peer:
-                self._decoder = None
             self.connection.enter(CLOSING)
             self.transport.wake_readers()
         return self._disconnect
 
-    async def finish(self, *, failed: bool) -> None:
+    async def finish(self, *, failed: bool) -> bool:
         """End what the application did not: answer the handshake, or close the session; then see the client off.
 
         Args:
             failed: Whether the application raised.
-        """
-        service = self.connection.service
-        if self._denial is not None and not self._denial.complete:
-            await self._denial.fail(logged=failed)
-        elif self._state == _CONNECTING:
-            self.refused = True
-            if not failed and not self.transport.lost:
-                service.app_failed(self.kind, f"{self}: it returned without an answer to the handshake")
-            self.transport.post(error_response(500, "Internal Server Error", service.date.line()))
-        elif self._state == _OPEN:
-            self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
-        if not self.refused:
-            await self._see_off()
 
-    async def _see_off(self) -> None:
-        """Read up to the client's Close frame, then close first, as a server should (RFC 6455 section 7.1.1)."""
+        Returns:
+            Whether the client may still be sending, so that the connection has to linger.
+        """
+        if self._opening is not None:
+            if not failed and self._disconnect is None:
+                self.connection.service.app_failed(self.kind, f"{self}: it returned without answering the handshake")
+            self._ended(ABNORMAL, "")
+            await self._opening.abandon()
+            return True
+        if self._disconnect is None:
+            self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
+        return not await self._see_off()
+
+    async def _see_off(self) -> bool:
+        """Read up to the client's Close frame, so that the server closes first (RFC 6455 section 7.1.1).
+
+        Returns:
+            Whether it came: nothing may follow it.
+        """
         transport = self.transport
         decoder = self._decoder
         try:
-            while decoder is not None and not transport.eof and not transport.closed:
+            while decoder is not None and not self._peer_closed and not transport.eof and not transport.closed:
                 event = decoder.next_event()
                 if event is None:
                     data = transport.read_nowait()
@@ -424,12 +377,14 @@ class WebSocketSession:
                     elif data:
                         decoder.feed(data)
                 elif event[0] == CLOSE:
-                    break
-                elif event[0] == TEXT or event[0] == BINARY:
+                    self._peer_closed = True
+                elif event[0] == TEXT or event[0] == BINARY:  # noqa: PLR1714, SIM109 - narrows the type
                     # Too late for the application, but received all the same.
                     self._received(event)
         except WebSocketError:
-            return
+            return False
+        await transport.drain()
+        return self._peer_closed
 
     def move(self) -> None:
         """Do nothing: a session is never complete before its connection."""
@@ -442,12 +397,11 @@ class WebSocketSession:
     def shut_down(self) -> None:
         """Tell client and application that the server stops."""
         self.connection.keep_alive = False
-        if self._state == _OPEN:
-            self._close(1001, "", "server_shutdown")
-        elif self._state == _CONNECTING:
-            self.refused = True
-            self.transport.post(error_response(503, "the server is stopping", self.connection.service.date.line()))
+        if self._opening is not None:
+            self._opening.refuse(503, "the server is stopping")
             self._ended(ABNORMAL, "server_shutdown")
+        elif self._disconnect is None:
+            self._close(1001, "", "server_shutdown")
 
     # Called by the reaper
 
@@ -457,7 +411,7 @@ class WebSocketSession:
             self._receiving = False
         else:
             self._read_ahead()
-        if self._state != _OPEN:
+        if self._disconnect is not None or self._opening is not None:
             return
         if self.transport.lost:
             self._lost(self.transport.lost)

@@ -1,0 +1,110 @@
+"""The opening handshake of a WebSocket: accepted with a 101, or denied with an ordinary response.
+
+Source: RFC 6455 section 4.2; the ASGI extension websocket.http.response.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pagi_trio.errors import AppProtocolError
+from pagi_trio.nurseries.http1 import HTTPExchange
+from pagi_trio.wire.deflate import negotiate
+from pagi_trio.wire.handshake import accept_response, read_handshake
+from pagi_trio.wire.response import error_response
+
+if TYPE_CHECKING:
+    from pagi_trio.asgi import HTTPResponseBody, HTTPResponseStart, SendMessage, WebSocketAccept
+    from pagi_trio.nurseries.connection import Connection
+    from pagi_trio.wire.deflate import DeflateParameters
+    from pagi_trio.wire.head import Head
+
+
+class Opening:
+    """One handshake, until it has been answered.
+
+    Attributes:
+        subprotocols: What the client offers.
+    """
+
+    __slots__ = ("_connection", "_denial", "_head", "_request")
+
+    def __init__(self, connection: Connection, head: Head) -> None:
+        """Read the request.
+
+        Raises:
+            RequestError: If it is not one that RFC 6455 allows.
+        """
+        self._connection = connection
+        self._head = head
+        self._request = read_handshake(head.line.method, head.headers)
+        self._denial: HTTPExchange | None = None
+
+    @property
+    def subprotocols(self) -> list[str]:
+        return self._request.subprotocols
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether the client has got all of an answer that is not a 101."""
+        return self._denial is not None and self._denial.complete
+
+    def accept(self, message: WebSocketAccept) -> tuple[bytes, DeflateParameters | None]:
+        """Return the 101 response, and what compression was agreed on.
+
+        Raises:
+            AppProtocolError: If the answer has begun already, or cannot be given as the application wants it.
+        """
+        if self._denial is not None:
+            raise AppProtocolError("the handshake is being denied, it cannot be accepted any more")
+        service = self._connection.service
+        deflate = negotiate(self._request.extensions) if service.config.websocket.deflate else None
+        response = accept_response(
+            self._request,
+            date=service.date.line(),
+            subprotocol=message.get("subprotocol"),
+            extensions=None if deflate is None else deflate.header,
+            headers=message.get("headers", ()),
+        )
+        return response, deflate
+
+    async def deny(self, message: SendMessage) -> None:
+        """Take an event of a denial: ``websocket.close`` is a whole one, a 403.
+
+        Raises:
+            AppProtocolError: If the event has no place here.
+            ClientDisconnected: If the client has left.
+        """
+        start: HTTPResponseStart
+        body: HTTPResponseBody
+        if message["type"] == "websocket.close" and self._denial is None:
+            start = {"type": "http.response.start", "status": 403, "headers": []}
+            body = {"type": "http.response.body", "body": b"", "more_body": False}
+            await self._begin().send(start)
+            await self._begin().send(body)
+        elif message["type"] == "websocket.http.response.start":
+            start = {"type": "http.response.start", "status": message["status"], "headers": message.get("headers", ())}
+            await self._begin().send(start)
+        elif message["type"] == "websocket.http.response.body" and self._denial is not None:
+            more = message.get("more_body", False)
+            body = {"type": "http.response.body", "body": message.get("body", b""), "more_body": more}
+            await self._denial.send(body)
+        else:
+            raise AppProtocolError(f"{message['type']!r} has no place before websocket.accept")
+
+    def _begin(self) -> HTTPExchange:
+        if self._denial is None:
+            self._connection.keep_alive = False
+            self._denial = HTTPExchange(self._connection, self._head)
+        return self._denial
+
+    async def abandon(self) -> None:
+        """Answer for an application that has ended without doing so."""
+        if not self.is_denied:
+            await self._begin().fail(logged=True)
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer with an error of the server's own, if no answer has begun."""
+        if self._denial is None:
+            self._begin()
+            self._connection.transport.post(error_response(status, reason, self._connection.service.date.line()))

@@ -1,0 +1,1 @@
+"""Speed and memory of the server beside its peers: ``python -m tests.bench --help``."""

@@ -1,0 +1,111 @@
+"""What counting costs a WebSocket echo, in nanoseconds: one message in, one out, and their share of the folds.
+
+Too little to be seen by running a server with metrics on and off, which differ by more from run to run. So the
+statements that count are timed alone, in this process, and set against what an echo costs the server. Of every
+repetition the cheapest counts, on both sides: disturbances only ever add, and a disturbed echo would make the share
+look smaller than it is.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from pagi_trio.metrics.meter import FLUSH_INTERVAL_S, Meter
+
+ECHOES = 200_000
+FOLDS = 100
+REPEATS = 7
+
+
+class _Service:
+    __slots__ = ("meter",)
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+
+class _Connection:
+    __slots__ = ("service",)
+
+    def __init__(self, service: _Service) -> None:
+        self.service = service
+
+
+class _Session:
+    """As far from its tally as a session of the server is: looking it up is part of the cost."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+
+
+def added_ns(echo_ns: float) -> float:
+    """Measure what counting adds to an echo that costs a busy server this much CPU time in all.
+
+    The folds come at most once in each flush interval, so that a busy server shares one among the echoes of that
+    interval.
+    """
+    echoes_per_fold = FLUSH_INTERVAL_S * 1e9 / echo_ns
+    return _count_ns() + trio.run(_fold_ns) / echoes_per_fold
+
+
+def _count_ns() -> float:
+    session = _Session(_Connection(_Service(Meter.create())))
+    payload = bytes(64)
+    session.connection.service.meter.websocket.mark()
+    counted = min(_timed(_count, session, payload) for _ in range(REPEATS))
+    empty = min(_timed(_do_not_count, session, payload) for _ in range(REPEATS))
+    return (counted - empty) / ECHOES
+
+
+def _timed(loop, session: _Session, payload: bytes) -> int:
+    before = time.thread_time_ns()
+    loop(session, payload)
+    return time.thread_time_ns() - before
+
+
+def _count(session: _Session, payload: bytes) -> None:
+    for _ in range(ECHOES):
+        tally = session.connection.service.meter.websocket
+        tally.received += 1
+        tally.received_bytes += len(payload)
+        if not tally.dirty:
+            tally.mark()
+        tally = session.connection.service.meter.websocket
+        tally.sent += 1
+        tally.sent_bytes += len(payload)
+        if not tally.dirty:
+            tally.mark()
+
+
+def _do_not_count(session: _Session, payload: bytes) -> None:
+    for _ in range(ECHOES):
+        pass
+
+
+async def _fold_ns() -> float:
+    """Measure one turn of the flush task: woken by a tally, asleep for an interval, folding."""
+    interval_s = 0.001
+    meter = Meter.create(interval_s)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meter.run)
+        idle = min([await _turns_ns(meter, interval_s, counting=False) for _ in range(3)])
+        counting = min([await _turns_ns(meter, interval_s, counting=True) for _ in range(3)])
+        nursery.cancel_scope.cancel()
+    return (counting - idle) / FOLDS
+
+
+async def _turns_ns(meter: Meter, interval_s: float, *, counting: bool) -> int:
+    tally = meter.websocket
+    before = time.thread_time_ns()
+    for _ in range(FOLDS):
+        if counting:
+            tally.received += 1
+            tally.mark()
+        await trio.sleep(2 * interval_s)
+        while tally.dirty:  # the machine was busy elsewhere
+            await trio.sleep(interval_s)
+    return time.thread_time_ns() - before

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagi_trio.metrics import catalog, reference
+from pagi_trio.metrics.catalog import CATALOG, INFO, SERIES
+
+COUNTERS = {
+    "pagi_server_connections_total",
+    "pagi_server_worker_spawns_total",
+    "pagi_server_app_errors_total",
+    "pagi_server_lifespan_failures_total",
+    "pagi_websocket_connections_total",
+    "pagi_websocket_messages_received_total",
+    "pagi_websocket_messages_sent_total",
+    "pagi_websocket_bytes_received_total",
+    "pagi_websocket_bytes_sent_total",
+    "pagi_sse_connections_total",
+    "pagi_sse_events_sent_total",
+    "pagi_sse_bytes_sent_total",
+    "pagi_metrics_scrapes_total",
+    "pagi_metrics_flushes_total",
+    "pagi_metrics_errors_total",
+}
+GAUGES = {
+    "pagi_server_info",
+    "pagi_server_start_time_seconds",
+    "pagi_server_connections_active",
+    "pagi_server_connections_by_state",
+    "pagi_server_workers_active",
+    "pagi_server_lifespan_startup_seconds",
+    "pagi_server_lifespan_shutdown_seconds",
+    "pagi_websocket_connections_active",
+    "pagi_sse_connections_active",
+}
+
+
+def test_the_names_are_the_contract() -> None:
+    assert {metric.name for metric in CATALOG if metric.kind == "counter"} == COUNTERS
+    assert {metric.name for metric in CATALOG if metric.kind == "gauge"} == GAUGES
+    assert len(CATALOG) == len(COUNTERS) + len(GAUGES)
+
+
+@pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
+def test_a_metric_says_what_it_is_in_whole_sentences(metric: catalog.Metric) -> None:
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert metric.help.endswith(".")
+    assert "\n" not in metric.help
+    assert "|" not in metric.help
+
+
+def test_series_know_their_place() -> None:
+    assert [series.index for series in SERIES] == list(range(len(SERIES)))
+    for series in SERIES:
+        assert catalog.index(series.metric.name, **dict(series.labels)) == series.index
+
+
+def test_a_family_has_a_series_for_each_value_of_its_labels_in_order() -> None:
+    states = [dict(series.labels)["state"] for series in SERIES if series.metric.name.endswith("_by_state")]
+    assert states == ["tls", "head", "app", "idle", "websocket", "sse", "http2", "closing"]
+
+
+def test_info_has_one_series() -> None:
+    assert sum(series.metric is INFO for series in SERIES) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "said"),
+    [
+        ("pagi_server_conections_total", {}, "did you mean 'pagi_server_connections_total'?"),
+        ("pagi_sse_connections", {}, "did you mean 'pagi_sse_connections_"),
+        ("x", {}, "no metric 'x'"),
+        ("pagi_server_app_errors_total", {}, "pagi_server_app_errors_total takes scope; got none"),
+        ("pagi_server_app_errors_total", {"kind": "http"}, "takes scope; got kind"),
+        (
+            "pagi_server_app_errors_total",
+            {"scope": "ftp"},
+            "no scope='ftp'; it is one of http, websocket, sse, lifespan",
+        ),
+        ("pagi_sse_connections_total", {"scope": "sse"}, "takes no labels; got scope"),
+    ],
+)
+def test_what_is_no_series_is_told_what_is(name: str, labels: dict[str, str], said: str) -> None:
+    with pytest.raises(KeyError) as caught:
+        catalog.index(name, **labels)
+    assert said in caught.value.args[0]
+    assert "\n" not in caught.value.args[0]
+
+
+def test_the_reference_page_is_what_the_catalog_renders() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+    assert page.read_text(encoding="utf-8") == reference.render()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("prometheus_client")
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from pagi_trio.metrics.catalog import CATALOG, SERIES
+from pagi_trio.metrics.exporters.prometheus import Collector, render
+from pagi_trio.metrics.facade import Metrics
+from pagi_trio.metrics.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client.registry import Collector as AnyCollector
+
+    Register = Callable[[AnyCollector], None]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(Meter.create())
+
+
+@pytest.fixture
+def register() -> Iterator[Register]:
+    """Register in the process's own registry, for one test."""
+    registered: list[AnyCollector] = []
+
+    def add(collector: AnyCollector) -> None:
+        REGISTRY.register(collector)
+        registered.append(collector)
+
+    yield add
+    for collector in registered:
+        REGISTRY.unregister(collector)
+
+
+@pytest.fixture
+def app_metrics(register: Register) -> None:
+    jobs = Counter("app_jobs_total", "Jobs done.", ["queue"], registry=None)
+    jobs.labels("mail").inc(3)
+    seconds = Histogram("app_job_seconds", "How long a job took.", registry=None)
+    seconds.observe(0.2)
+    size = Summary("app_job_size_bytes", "How big a job was.", registry=None)
+    size.observe(10)
+    created = Gauge("app_last_created", "A gauge whose name ends like a counter's time.", registry=None)
+    for collector in (jobs, seconds, size, created):
+        register(collector)
+
+
+def page(metrics: Metrics, *, openmetrics: bool = False) -> str:
+    return b"".join(render(metrics, openmetrics=openmetrics)).decode()
+
+
+def test_every_series_is_on_the_text_page_with_its_type_and_help(metrics: Metrics) -> None:
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): (family.type, family.documentation)
+        for family in parse_text(page(metrics))
+        for sample in family.samples
+    }
+    for series in SERIES:
+        kind, documentation = samples[series.metric.name, frozenset(series.labels)]
+        assert kind == series.metric.kind
+        assert documentation == series.metric.help
+
+
+def test_every_series_is_on_the_openmetrics_page(metrics: Metrics) -> None:
+    text = page(metrics, openmetrics=True)
+    names = {
+        (sample.name, frozenset(sample.labels.items()))
+        for family in parse_openmetrics(text)
+        for sample in family.samples
+    }
+    assert {(series.metric.name, frozenset(series.labels)) for series in SERIES} <= names
+    assert text.endswith("# EOF\n")
+    assert text.count("# EOF") == 1
+
+
+def test_numbers_are_up_to_date(metrics: Metrics) -> None:
+    metrics.meter.websocket.sent += 12
+    metrics.meter.websocket.mark()
+    assert "\npagi_websocket_messages_sent_total 12.0\n" in page(metrics)
+
+
+def test_names_of_ours_have_no_unit_line(metrics: Metrics) -> None:
+    assert "# UNIT pagi_" not in page(metrics, openmetrics=True)
+
+
+@pytest.mark.usefixtures("app_metrics")
+def test_created_is_in_openmetrics_alone_for_the_apps_own_too(metrics: Metrics) -> None:
+    text = page(metrics)
+    assert "app_jobs_total{" in text
+    assert "app_job_seconds_bucket{" in text
+    assert "app_job_size_bytes_count " in text
+    assert "app_last_created " in text
+    assert text.replace("app_last_created", "").count("_created") == 0
+    openmetrics = page(metrics, openmetrics=True)
+    assert "app_jobs_created{" in openmetrics
+    assert "pagi_server_connections_created " in openmetrics
+
+
+def test_our_counters_were_created_when_the_server_started(metrics: Metrics) -> None:
+    start = metrics.value("pagi_server_start_time_seconds")
+    families = {family.name: family for family in parse_openmetrics(page(metrics, openmetrics=True))}
+    created = [s for s in families["pagi_sse_events_sent"].samples if s.name.endswith("_created")]
+    assert [sample.value for sample in created] == [start]
+
+
+@pytest.mark.usefixtures("app_metrics")
+def test_the_process_and_the_app_are_on_the_page(metrics: Metrics) -> None:
+    for openmetrics in (False, True):
+        text = page(metrics, openmetrics=openmetrics)
+        assert "\nprocess_cpu_seconds_total " in text
+        assert "\npython_info{" in text
+        assert '\napp_jobs_total{queue="mail"} 3.0' in text
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_a_family_is_on_the_page_once_though_the_app_registered_ours(
+    metrics: Metrics, register: Register, *, openmetrics: bool
+) -> None:
+    register(Collector(metrics))
+    text = page(metrics, openmetrics=openmetrics)
+    lines = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(lines) == len(set(lines))
+    assert sum(line.startswith("# TYPE pagi_") for line in lines) == len(CATALOG)
+
+
+def test_a_family_of_the_apps_that_repeats_a_sample_name_of_ours_is_left_out(
+    metrics: Metrics, register: Register
+) -> None:
+    class Rival:
+        def collect(self) -> Iterator[GaugeMetricFamily]:
+            yield GaugeMetricFamily("pagi_sse_events_sent_total", "Not ours.", value=7)
+
+    register(Rival())
+    assert "Not ours." not in page(metrics)
+    assert "\npagi_sse_events_sent_total 0.0\n" in page(metrics)
+
+
+def test_rendering_registers_nothing(metrics: Metrics) -> None:
+    page(metrics)
+    assert not any(family.name.startswith("pagi_") for family in REGISTRY.collect())
+
+
+def test_the_collector_serves_a_registry_of_the_apps_own(metrics: Metrics) -> None:
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(Collector(metrics))
+    text = generate_latest(registry).decode()
+    assert "\npagi_server_connections_total 0.0\n" in text
+    assert "_created" not in text
+
+
+@pytest.mark.outside
+@pytest.mark.usefixtures("app_metrics")
+def test_promtool_has_no_remark(metrics: Metrics, register: Register) -> None:
+    # The summary's and the odd gauge's names are this module's, and fine with promtool too.
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=page(metrics).encode(), capture_output=True, check=False
+    )
+    assert checked.stdout + checked.stderr == b""
+    assert checked.returncode == 0
