@@ -168,7 +168,7 @@ SendMessage: TypeAlias = (
 Receive: TypeAlias = Callable[[], Awaitable[ReceiveMessage]]
 Send: TypeAlias = Callable[[SendMessage], Awaitable[None]]
 
-App: TypeAlias = Callable[..., Awaitable[None]]
+App: TypeAlias = Callable[..., Awaitable[None]]  # type: ignore[explicit-any]  # see below
 """An ASGI 3 application: called with scope, receive and send.
 
 The parameters are left open, since every framework types its own.

@@ -58,7 +58,7 @@ class WebSocketError(PagiError):
         self.code = code
 
 
-class ClientDisconnected(PagiError, OSError):
+class ClientDisconnected(PagiError, OSError):  # noqa: N818 - what happened is no error of anybody's
     """Something was sent after the client had left (ASGI 2.4 asks for an OSError).
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -13,11 +12,14 @@ from hypercorn.app_wrappers import WSGIWrapper
 from pagi_trio.errors import ClientDisconnected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from hypercorn.typing import WSGIFramework
 
     from pagi_trio.asgi import App, Receive, ReceiveMessage, Scope, Send
 
-    WSGIApp: TypeAlias = Callable[..., Iterable[bytes]]
+    StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]], object], object]
+    WSGIApp: TypeAlias = Callable[[dict[str, object], "StartResponse"], Iterable[bytes]]
 
 
 def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"], body_max_bytes: int) -> App:
@@ -57,6 +59,8 @@ class WSGIAdapter:
         self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_never_empty, app)), body_max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope, as ASGI says; lifespan is declined and a WebSocket refused."""
+
         async def receive_or_raise() -> ReceiveMessage:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -69,7 +73,7 @@ class WSGIAdapter:
         await call(scope, receive_or_raise, send, trio.to_thread.run_sync, trio.from_thread.run)
 
 
-def _never_empty(app: WSGIApp, environ: dict[str, object], start_response: Callable[..., object]) -> _Body:
+def _never_empty(app: WSGIApp, environ: dict[str, object], start_response: StartResponse) -> _Body:
     return _Body(app(environ, start_response))
 
 

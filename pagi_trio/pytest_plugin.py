@@ -12,13 +12,14 @@ except ImportError:
     pass
 else:
     if TYPE_CHECKING:
-        from collections.abc import AsyncIterator, Awaitable, Callable
+        from collections.abc import AsyncIterator
 
-        from pagi_trio.testing import ServedApp
+        from pagi_trio.asgi import App
+        from pagi_trio.testing import ServedApp, Start
 
-    @pytest_trio.trio_fixture
-    async def pagi_serve() -> AsyncIterator[Callable[..., Awaitable[ServedApp]]]:
-        """Serve applications for the length of a test: ``server = await pagi_serve(app, **config)``.
+    @pytest_trio.trio_fixture  # type: ignore[untyped-decorator]  # pytest-trio ships no types
+    async def pagi_serve() -> AsyncIterator[Start]:
+        """Serve applications for the length of a test: ``server = await pagi_serve(app, ...)``.
 
         Each server listens on a free port, accepts connections when the call returns, and is shut down with its
         lifespan at the end of the test.
@@ -29,8 +30,8 @@ else:
         servers: list[ServedApp] = []
         async with trio.open_nursery() as nursery:
 
-            async def start(app: object, **config: object) -> ServedApp:
-                server = await start_server(nursery, app, config)  # type: ignore[arg-type]  # any framework's application
+            async def start(app: App, **config: object) -> ServedApp:
+                server = await start_server(nursery, app, config)
                 servers.append(server)
                 return server
 

@@ -14,9 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trio
 
@@ -40,6 +39,7 @@ from pagi_trio.urlmap import URLMap
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable, Callable
 
     import hypercorn.config
 
@@ -54,7 +54,7 @@ METRICS_GRACE_S: Final = 0.5
 """How long a scrape in flight has to finish once everything else is down."""
 
 
-class Handle(Sequence[str]):
+class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has attributes
     """A running server: the URLs it listens on, as a sequence, and what can be asked of it.
 
     Attributes:
@@ -63,12 +63,19 @@ class Handle(Sequence[str]):
         state: What the application's lifespan has put into its state.
     """
 
-    def __init__(self, server: _Server) -> None:
-        self._server = server
-        self._urls = tuple(listener.url for listener in server.listeners)
+    metrics: Metrics | None
+    metrics_urls: tuple[str, ...]
+    state: dict[str, object]
+    _server: _Server
+
+    def __new__(cls, server: _Server) -> Self:
+        """Describe a server whose sockets are open."""
+        self = super().__new__(cls, (listener.url for listener in server.listeners))
         self.metrics = server.metrics
         self.metrics_urls = tuple(listener.url for listener in server.page_listeners)
         self.state = server.service.state
+        self._server = server
+        return self
 
     def shutdown(self) -> None:
         """Stop gracefully: what is in flight may finish. Returns at once."""
@@ -78,18 +85,8 @@ class Handle(Sequence[str]):
         """Stop at once: connections are closed and the application's shutdown is not waited for. Returns at once."""
         self._server.abort()
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        return self._urls[index]
-
-    def __len__(self) -> int:
-        return len(self._urls)
-
     def __repr__(self) -> str:
-        return f"<pagi_trio server on {', '.join(self._urls)}>"
+        return f"<pagi_trio server on {', '.join(self)}>"
 
 
 @trio.lowlevel.enable_ki_protection
@@ -199,7 +196,7 @@ class _Server:
         self._lifespan = Lifespan(self.service)
         self._starting = trio.CancelScope()
 
-    def __enter__(self) -> _Server:
+    def __enter__(self) -> Self:
         self._token = current_metrics.set(self.metrics)
         return self
 

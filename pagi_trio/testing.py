@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -50,6 +50,14 @@ class ServedApp:
         if self.handle.metrics is None:
             raise RuntimeError("this server has no metrics: it was started with metrics.enabled = False")
         return self.handle.metrics
+
+
+class Start(Protocol):
+    """How a server is started in a test."""
+
+    async def __call__(self, app: App, **config: object) -> ServedApp:
+        """Serve an application; settings by name, as `Config.replace` takes them."""
+        ...
 
 
 async def start_server(nursery: trio.Nursery, app: App, config: dict[str, object]) -> ServedApp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from time import localtime, perf_counter, strftime, time
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, Self, TextIO
 
 from pagi_trio.errors import ConfigError
 
@@ -30,11 +30,11 @@ class AccessLog:
         self._owned = target != "-"
         self._file: TextIO
         try:
-            self._file = Path(target).open("a", encoding="utf-8") if self._owned else sys.stdout
+            self._file = Path(target).open("a", encoding="utf-8") if self._owned else sys.stdout  # noqa: SIM115 - left by __exit__
         except OSError as error:
             raise ConfigError(f"access_log: cannot write to {target!r}: {error.strerror}") from error
 
-    def __enter__(self) -> AccessLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

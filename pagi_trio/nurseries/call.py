@@ -85,7 +85,7 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
         return False
     except trio.Cancelled:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
         cancelled = handle_error(service, exchange.kind, str(exchange), error)
         if cancelled is not None:
             raise cancelled from None

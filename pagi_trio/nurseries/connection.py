@@ -153,7 +153,7 @@ class Connection:
             await self._refuse(error)
         except ClientDisconnected:
             pass
-        except Exception:
+        except Exception:  # noqa: BLE001 - an error of our own ends one connection, not the server
             log.exception("internal error in %s", self)
         finally:
             if not moved:

@@ -136,7 +136,7 @@ class Lifespan:
                 await _unprotected(service, scope, self)
             except trio.Cancelled:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
                 self._failed(error)
         self._ended()
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """One handshake, until it has been answered.
-
-    Attributes:
-        subprotocols: What the client offers.
-    """
+    """One handshake, until it has been answered."""
 
     __slots__ = ("_connection", "_denial", "_head", "_request")
 
@@ -42,6 +38,7 @@ class Opening:
 
     @property
     def subprotocols(self) -> list[str]:
+        """What the client offers."""
         return self._request.subprotocols
 
     @property

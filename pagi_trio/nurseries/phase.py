@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -17,7 +17,6 @@ class Phase:
     """Times what happens inside and logs one line about it.
 
     Attributes:
-        seconds: How long it took, on Trio's clock; so far, while it lasts.
         outcome: ``complete`` unless somebody who knows better sets another word.
     """
 
@@ -29,9 +28,10 @@ class Phase:
 
     @property
     def seconds(self) -> float:
+        """How long it took, on Trio's clock; so far, while it lasts."""
         return trio.current_time() - self._started if self._seconds is None else self._seconds
 
-    def __enter__(self) -> Phase:
+    def __enter__(self) -> Self:
         self._started = trio.current_time()
         return self
 

@@ -10,13 +10,13 @@ leaves the fact behind for the next one. Elsewhere a transport waits in Trio and
 from __future__ import annotations
 
 import select
-import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import NoReturn
 

@@ -33,7 +33,7 @@ async def reap(service: Service) -> None:
         for connection in tuple(service.connections):
             try:
                 connection.tick(now)
-            except Exception:
+            except Exception:  # noqa: BLE001 - an error of our own ends one connection, not the reaper
                 log.exception("internal error while watching %s", connection)
                 connection.abort("server_error")
         if service.access is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +25,7 @@ class ActiveScope:
         self._active = active
         self._entered = False
 
-    def __enter__(self) -> ActiveScope:
+    def __enter__(self) -> Self:
         self._meter.add(self._total)
         self._meter.add(self._active)
         self._entered = True

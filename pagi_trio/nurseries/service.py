@@ -50,7 +50,7 @@ class Service:
         context: The context that connections start from; no request ever runs in it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that only the composition root knows, all by name
         self,
         app: App,
         config: Config,

@@ -174,11 +174,11 @@ class WebSocketSession:
                         event = decoder.decode(data)
                         continue
                     return None if data is None else self._lost("client_closed")
-                if event[0] == TEXT or event[0] == BINARY:  # noqa: PLR1714, SIM109 - faster, and narrows the type
+                if event[0] == TEXT or event[0] == BINARY:
                     return self._received(event)
-                self._control(event)
-                if self._disconnect is not None:
-                    return self._disconnect
+                ended = self._control(event)
+                if ended is not None:
+                    return ended
                 event = decoder.next_event()
         except WebSocketError as error:
             return self._close(error.code, str(error), "protocol_error")
@@ -196,7 +196,7 @@ class WebSocketSession:
         tally.received_bytes += len(event[1])
         return {"type": "websocket.receive", "bytes": event[1]}
 
-    def _control(self, event: Event) -> None:
+    def _control(self, event: Event) -> WebSocketDisconnect | None:
         if event[0] == PING:
             if self.transport.is_drained:
                 self.transport.post(encode(10, event[1]))
@@ -208,9 +208,10 @@ class WebSocketSession:
             code, reason = event[1]
             self._peer_closed = True
             self.transport.post(encode_close(code))
-            self._ended(code, reason)
+            return self._ended(code, reason)
         else:
             self._ping_sent = float("inf")
+        return None
 
     def _watch_handshake(self) -> WebSocketDisconnect | None:
         """See whether the client leaves before it has been answered; what it sends too early is kept."""
@@ -378,7 +379,7 @@ class WebSocketSession:
                         decoder.feed(data)
                 elif event[0] == CLOSE:
                     self._peer_closed = True
-                elif event[0] == TEXT or event[0] == BINARY:  # noqa: PLR1714, SIM109 - narrows the type
+                elif event[0] == TEXT or event[0] == BINARY:
                     # Too late for the application, but received all the same.
                     self._received(event)
         except WebSocketError:

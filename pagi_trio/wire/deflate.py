@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _WINDOW_BITS: Final = 12
 _MEMORY_LEVEL: Final = 5
 
-# zlib reads windows of 8 bits, but writes 9 where it is asked for 8 (github.com/madler/zlib/issues/171).
-_WINDOW_BITS_LEAST: Final = 9
 _WINDOW_BITS_MOST: Final = 15
 
 # Ends the last block of every message; neither side sends it (RFC 7692 section 7.2.1).
@@ -72,7 +70,7 @@ class DeflateParameters:
     def inflater(self) -> Inflater:
         """Make what reads the client's messages."""
         bits = self.client_max_window_bits or _WINDOW_BITS_MOST
-        return Inflater(max(bits, _WINDOW_BITS_LEAST), context_takeover=not self.client_no_context_takeover)
+        return Inflater(bits, context_takeover=not self.client_no_context_takeover)
 
     def deflater(self) -> Deflater:
         """Make what writes the server's messages."""
@@ -112,6 +110,7 @@ def _answer(parameters: list[tuple[str, str | None]]) -> DeflateParameters | Non
             bits[name] = min(_VALID_BITS[value], _WINDOW_BITS)
         else:
             return None
+    # zlib reads windows of 8 bits, but does not write them (github.com/madler/zlib/issues/171).
     if bits["server_max_window_bits"] == 8:
         return None
     return DeflateParameters(*flags.values(), *bits.values())

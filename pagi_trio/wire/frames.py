@@ -37,10 +37,7 @@ Close: TypeAlias = tuple[int, str]
 """Close code and reason."""
 
 Event: TypeAlias = (
-    tuple[Literal[1], str]
-    | tuple[Literal[2], bytes]
-    | tuple[Literal[8], Close]
-    | tuple[Literal[9, 10], bytes]
+    tuple[Literal[1], str] | tuple[Literal[2], bytes] | tuple[Literal[8], Close] | tuple[Literal[9, 10], bytes]
 )
 """An opcode and what came with it; comparing ``event[0]`` narrows the type of ``event[1]``."""
 
@@ -59,8 +56,7 @@ _DEFLATE_FIRST_BYTES: Final = frozenset((0x41, 0x42, 0xC1, 0xC2))
 
 # The two bytes before a short payload, by opcode and length: a look-up is twice as fast as making them.
 _SHORT_HEADS: Final = {
-    opcode: tuple(bytes((_FIN | opcode, size)) for size in range(126))
-    for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
+    opcode: tuple(bytes((_FIN | opcode, size)) for size in range(126)) for opcode in (TEXT, BINARY, CLOSE, PING, PONG)
 }
 _MEDIUM_HEAD: Final = struct.Struct("!BBH")
 _LONG_HEAD: Final = struct.Struct("!BBQ")
@@ -314,7 +310,8 @@ class _Message:
         if self.opcode == TEXT:
             text = self.undecoded + piece
             try:
-                self.undecoded = text[utf_8_decode(text, "strict", final)[1] :]
+                # Not final: a character that is cut off at the end fails in `_to_event`.
+                self.undecoded = text[utf_8_decode(text, "strict", False)[1] :]
             except UnicodeDecodeError:
                 raise _not_utf8() from None
         self.data += piece
@@ -337,7 +334,7 @@ def _read_control(opcode: int, payload: bytes) -> Event:
     if not payload:
         return CLOSE, (NO_CLOSE_CODE, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not is_sendable_close_code(code):
+    if not is_sendable_close_code(code):
         raise WebSocketError(1002, "a Close frame has no valid code")
     try:
         return CLOSE, (code, str(payload[2:], "utf-8"))

@@ -15,7 +15,7 @@ from pagi_trio.errors import AppProtocolError
 from pagi_trio.wire.sse import is_event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 # What a field of the application means for the response, as bits.
 LENGTH: Final = 1
@@ -133,7 +133,7 @@ def _read_transfer_encoding(value: bytes) -> int:
     return DROP
 
 
-_READERS: Final = {
+_READERS: Final[Mapping[bytes, Callable[[bytes], int]]] = {
     b"content-length": _read_length,
     b"date": lambda _: DATE,
     b"connection": _read_connection,

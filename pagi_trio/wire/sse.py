@@ -5,16 +5,12 @@ Source: the WHATWG HTML standard, sections 9.2.5 and 9.2.6 (parsing and interpre
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 # Of an unfinished line only its beginning tells what it is; the longest that matters is a BOM and ``data:``.
 _LINE_START_BYTES: Final = 8
-
-# The usual chunk: one event of one data line.
-_usual = re.compile(rb"data:[^\r\n]*\n\n").fullmatch
 
 
 def is_event_stream(content_type: bytes) -> bool:
@@ -41,16 +37,19 @@ class EventCounter:
 
     def feed(self, chunk: bytes | memoryview) -> int:
         """Return how many events these bytes complete."""
-        if self._at_rest and _usual(chunk):
-            return 1
-        data = bytes(chunk)
-        if self._after_cr:
+        data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        if self._at_rest:
+            lines = data.splitlines()
+            # The usual chunk is one event of one data line.
+            if len(lines) == 2 and not lines[1] and lines[0][:5] == b"data:" and data[-1] == 10:
+                return 1
+            return self._count(data, lines) if data else 0
+        if self._after_cr and data:
             data = data.removeprefix(b"\n")
-            self._after_cr = not chunk
-        return self._count(data) if data else 0
+            self._after_cr = False
+        return self._count(data, (self._line + data).splitlines()) if data else 0
 
-    def _count(self, data: bytes) -> int:
-        lines = (self._line + data).splitlines()
+    def _count(self, data: bytes, lines: list[bytes]) -> int:
         self._after_cr = data.endswith(b"\r")
         self._line = b"" if data.endswith((b"\r", b"\n")) else lines.pop()[:_LINE_START_BYTES]
         if lines and not self._started:
