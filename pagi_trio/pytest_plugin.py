@@ -19,7 +19,7 @@ else:
 
     @pytest_trio.trio_fixture  # type: ignore[untyped-decorator]  # pytest-trio ships no types
     async def pagi_serve() -> AsyncIterator[Start]:
-        """Serve applications for the length of a test: ``server = await pagi_serve(app, ...)``.
+        """Serve applications for the length of a test; each call takes one, and settings by name.
 
         Each server listens on a free port, accepts connections when the call returns, and is shut down with its
         lifespan at the end of the test.

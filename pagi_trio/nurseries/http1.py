@@ -214,7 +214,23 @@ class HTTPExchange:
         if self.disconnected:
             raise ClientDisconnected(self.disconnected)
         if message["type"] == "http.response.body":
-            await self._send_body(message)
+            data, body = self._frame(message)
+            transport = self.transport
+            taken = transport.write_nowait(data)
+            if taken != len(data):
+                self._enqueue(data, taken, body, more=message.get("more_body", False))
+                await transport.drain()
+            elif self.stream is not None:
+                self.stream.sent(body)
+            size = len(body)
+            self._sent += size
+            if message.get("more_body", False):
+                transport.budget -= 1 + (size >> 12)
+                if transport.budget < 0:
+                    await transport.breathe()
+            else:
+                # Without yielding: the connection would move to another task for every response.
+                self._complete()
         elif message["type"] == "http.response.start":
             self._start(message)
         else:
@@ -239,48 +255,35 @@ class HTTPExchange:
         self.stream.__enter__()
         connection.enter(SSE)
 
-    async def _send_body(self, message: HTTPResponseBody) -> None:
+    def _frame(self, message: HTTPResponseBody) -> tuple[bytes, bytes]:
+        """Return what a part of the body is on the wire, the head included if it is the first, and the part itself."""
         response = self._response
         if response is None:
             raise AppProtocolError("http.response.body comes after http.response.start")
         if self.complete:
             raise AppProtocolError("the response is complete, nothing can follow")
-        transport = self.transport
         body = message.get("body", b"")
         more = message.get("more_body", False)
-        head = b""
-        if not response.wrote_head:
-            connection = self.connection
-            head, connection.keep_alive = response.head(
-                len(body),
-                more=more,
-                keep_alive=connection.keep_alive and not self.expects_continue,
-                date=connection.service.date,
-            )
-        before, after = response.frame(body, more=more)
-        before = head + before
-        data = before + body + after if response.has_body else before
-        taken = transport.write_nowait(data)
-        if taken != len(data):
-            self._enqueue(data, taken, len(before), len(data) - len(after))
-            await transport.drain()
-        elif self.stream is not None:
-            self.stream.sent(body)
-        self._sent += len(body)
-        if more:
-            transport.budget -= 1 + (len(body) >> 12)
-            if transport.budget < 0:
-                await transport.breathe()
-        else:
-            self._complete()
+        if response.wrote_head:
+            return response.frame(body, more=more), body
+        connection = self.connection
+        head, connection.keep_alive = response.head(
+            len(body),
+            more=more,
+            keep_alive=connection.keep_alive and not self.expects_continue,
+            date=connection.service.date,
+        )
+        return head + response.frame(body, more=more), body
 
-    def _enqueue(self, data: bytes, taken: int, start: int, end: int) -> None:
+    def _enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
         """Queue what the kernel left of a write; on an event stream, count what it took of the body."""
         view = memoryview(data)
         stream = self.stream
-        if stream is None:
+        if stream is None or self._response is None or not body:
             self.transport.enqueue(view[taken:])
             return
+        end = len(data) - self._response.bytes_behind(more=more)
+        start = end - len(body)
         if taken > start:
             stream.sent(view[start : min(taken, end)])
         for part, observer in (

