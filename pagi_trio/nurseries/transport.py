@@ -272,7 +272,9 @@ class Transport(Readable):
         self.lose(reason)
         if self._poller is not None:
             self._poller.unregister(self)
-        trio.lowlevel.notify_closing(self.sock)
+        if self._writing or self.emptied:
+            # Only then may a task wait in Trio for this very socket; readers wait for the poller.
+            trio.lowlevel.notify_closing(self.sock)
         self.sock.close()
         self.wake_readers()
         if self._writers:
