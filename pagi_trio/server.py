@@ -30,7 +30,6 @@ from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.lifespan import Lifespan
 from pagi_trio.nurseries.listeners import Listeners
-from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import Service, log
 from pagi_trio.nurseries.sockets import close_all, open_listeners
@@ -188,7 +187,6 @@ class _Server:
             state={},
             extensions=extensions,
             interrupt=self.interrupt,
-            poller=make_poller(),
             access=self._access,
             certificate=None if config.tls.certfile is None else Path(config.tls.certfile).read_text("ascii"),
         )
@@ -257,7 +255,6 @@ class _Server:
             state={},
             extensions={"pagi.metrics": self.metrics},
             interrupt=self.interrupt,
-            poller=make_poller(),
         )
         page = Listeners(service, self.page_listeners, None)
         nursery.start_soon(page.run)

@@ -145,12 +145,13 @@ class Connection:
         """Take requests until the connection ends or moves on; whoever ends it closes it."""
         moved = False
         try:
-            if self.state == TLS:
-                await self._handshake()
-            if previous is None or await self._settle(previous):
-                moved = await self._requests()
-        except RequestError as error:
-            await self._refuse(error)
+            try:
+                if self.state == TLS:
+                    await self._handshake()
+                if previous is None or await self._settle(previous):
+                    moved = await self._requests()
+            except RequestError as error:
+                await self._refuse(error)
         except ClientDisconnected:
             pass
         except Exception:  # noqa: BLE001 - an error of our own ends one connection, not the server
@@ -173,14 +174,14 @@ class Connection:
         """
         service = self.service
         transport = self.transport
-        while self.keep_alive and not service.draining:
+        while self.keep_alive and service.keep_alive:
             head = self._take_head()
             while head is None:
                 if transport.eof or transport.closed:
                     return False
                 await transport.wait_turn()
                 head = self._take_head()
-            self.keep_alive = head.keep_alive and not service.draining
+            self.keep_alive = head.keep_alive and service.keep_alive
             self.state = APP
             if head.is_websocket:
                 await self._websocket(head)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pagi_trio.nurseries.connection import Connection
     from pagi_trio.wire.head import Head
 
+COPY_BYTES: Final = 131072
+"""Up to this, a body is copied behind its head to leave in one write; a larger one is not held twice."""
+
 PIPELINE_BYTES: Final = 65536
 """How much of the requests that follow is read while an application waits for its disconnect."""
 
@@ -273,7 +276,11 @@ class HTTPExchange:
             keep_alive=connection.keep_alive and not self.expects_continue,
             date=connection.service.date,
         )
-        return head + response.frame(body, more=more), body
+        part = response.frame(body, more=more)
+        if len(part) > COPY_BYTES:
+            self.transport.post(head)
+            return part, body
+        return head + part, body
 
     def _enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
         """Queue what the kernel left of a write; on an event stream, count what it took of the body."""

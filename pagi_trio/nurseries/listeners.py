@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.nurseries.reaper import reap
 from pagi_trio.nurseries.service import log
 from pagi_trio.wire.response import error_response
@@ -74,6 +76,8 @@ class Listeners:
         Cancellation: closes every connection at once.
         """
         service = self._service
+        service.context = copy_context()
+        service.poller = make_poller()
         async with trio.open_nursery() as watchers:
             if service.poller is not None:
                 watchers.start_soon(service.poller.run)
@@ -81,7 +85,7 @@ class Listeners:
             with self._abort:
                 async with trio.open_nursery() as connections:
                     await self._accept_until_stopped(connections)
-                    service.draining = True
+                    service.keep_alive = False
                     for connection in tuple(service.connections):
                         connection.drain()
                     connections.cancel_scope.deadline = trio.current_time() + service.config.timeouts.graceful_s

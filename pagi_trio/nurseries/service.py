@@ -45,8 +45,9 @@ class Service:
 
     Attributes:
         now: Trio's clock at the reaper's last tick, seconds; exact enough for every deadline.
-        draining: Whether no further request is taken from any connection.
+        keep_alive: Whether connections take one request after another; not once the server stops.
         deadlines_s: How long a connection may stay in each state, by state.
+        poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
     """
 
@@ -59,7 +60,6 @@ class Service:
         state: dict[str, object],
         extensions: Extensions,
         interrupt: Callable[[], None],
-        poller: EpollPoller | None,
         access: AccessLog | None = None,
         certificate: str | None = None,
     ) -> None:
@@ -69,16 +69,16 @@ class Service:
         self.state = state
         self.extensions = extensions
         self.interrupt = interrupt
-        self.poller = poller
         self.access = access
         self.certificate = certificate
         self.connections: set[Connection] = set()
         self.changed = trio.Event()
         self.date = DateCache()
         self.now = trio.current_time()
-        self.draining = False
-        self._warned: set[str] = set()
+        self.poller: EpollPoller | None = None
         self.context: Context = copy_context()
+        self.keep_alive = config.timeouts.keep_alive_s > 0
+        self._warned: set[str] = set()
         timeouts = config.timeouts
         forever = float("inf")
         self.deadlines_s = [forever] * len(STATES)

@@ -179,7 +179,7 @@ class Transport(Readable):
     def flush_nowait(self) -> None:
         """Give the kernel as much of the queue as it takes."""
         queue = self._queue
-        if queue is None or self.lost:
+        if not queue or self.lost:
             return
         for _ in range(FLUSH_WRITES):
             view, observer = queue[0]
@@ -268,8 +268,10 @@ class Transport(Readable):
         """Close the socket, wake whoever waits for it, and drop what is queued."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.eof = True
         self.lose(reason)
+        if self._queue is not None:
+            self._queue.clear()
         if self._poller is not None:
             self._poller.unregister(self)
         if self._writing or self.emptied:

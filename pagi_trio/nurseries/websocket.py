@@ -306,7 +306,7 @@ class WebSocketSession:
         service = connection.service
         settings = service.config.websocket
         response, deflate = opening.accept(message)
-        await self.transport.write(response)
+        self.transport.post(response)
         self._opening = None
         self._decoder = Decoder(settings.message_max_bytes, None if deflate is None else deflate.inflater())
         self._deflater = None if deflate is None else deflate.deflater()
@@ -319,6 +319,7 @@ class WebSocketSession:
             # A client may send messages along with its request, before it has seen the answer.
             self._decoder.feed(connection.buffer)
             connection.buffer = b""
+        await self.transport.drain()
 
     # The end
 

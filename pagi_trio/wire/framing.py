@@ -72,7 +72,7 @@ class ResponseFraming:
             parts.append(date.line())
         if request.method == "HEAD" or status == 304:
             self._framing = _EMPTY
-            if fields.content_length < 0 and size:
+            if fields.content_length < 0 and size and not more:
                 parts.append(b"content-length: %d\r\n" % size)
         elif status == 204:
             self._framing = _EMPTY

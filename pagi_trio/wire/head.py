@@ -96,8 +96,10 @@ class Head:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether this asks for a WebSocket; by any method but GET, or over 1.0, an upgrade is ignored."""
-        return self.flags & _WEBSOCKET == _WEBSOCKET and self.line.method == "GET" and self.line.version == "1.1"
+        """Whether this asks for a WebSocket; by any method but GET, over 1.0 or with a body, an upgrade is ignored."""
+        if self.flags & _WEBSOCKET != _WEBSOCKET or self.has_body:
+            return False
+        return self.line.method == "GET" and self.line.version == "1.1"
 
 
 _request_lines: dict[bytes, RequestLine] = {}
@@ -174,7 +176,7 @@ def _read_other_target(method: bytes, target: bytes) -> tuple[bytes, bytes | Non
     if target == b"*" and method == b"OPTIONS":
         return target, None
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or _HOST.fullmatch(absolute[1]) is None:
+    if absolute is None or _HOST.fullmatch(absolute[1]) is None or absolute[1].startswith(b":"):
         raise RequestError(400, "the request target is neither a path nor an http URL")
     rest = absolute[2]
     return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]

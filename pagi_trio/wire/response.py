@@ -123,7 +123,8 @@ def _read_length(value: bytes) -> int:
 
 def _read_connection(value: bytes) -> int:
     # Whether the connection stays is the server's to say; an application may only ask for its end.
-    return DROP | CLOSE if b"close" in value.lower().replace(b" ", b"").split(b",") else DROP
+    options = [option.strip(b" \t") for option in value.lower().split(b",")]
+    return DROP | CLOSE if b"close" in options else DROP
 
 
 def _read_transfer_encoding(value: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -204,13 +205,6 @@ def test_data_that_is_not_deflated():
     assert caught.value.code == 1007
 
 
-def test_a_client_that_writes_nine_bits_where_it_may_write_eight_is_read():
-    data = bytes(range(256)) * 2
-    stream = zlib.compressobj(wbits=-9)
-    written = (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    assert DeflateParameters(client_max_window_bits=8).inflater().inflate(written, LIMIT, final=True) == data
-
-
 # Deflating
 
 
@@ -242,7 +236,7 @@ def test_nothing_is_made_before_the_first_message():
 def test_rfc7692_7_1_2_1_the_window_of_the_server_is_kept(bits):
     stream = DeflateParameters(server_max_window_bits=bits).deflater()
     reader = zlib.decompressobj(wbits=-bits)
-    block = bytes(i * i % 251 for i in range(3000))
+    block = Random(bits).randbytes(1500)
     for message in (block, block, bytes(5000), block):
         assert reader.decompress(stream.compress(message) + TAIL) == message
 

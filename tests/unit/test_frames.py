@@ -118,6 +118,9 @@ def test_rfc6455_5_4_a_continuation_continues_something(data):
 @pytest.mark.parametrize("first", [0x01, 0x81, 0x02, 0x82])
 def test_rfc6455_5_4_messages_do_not_interleave(first):
     assert refusal(frame(0x01, b"x") + frame(first, b"y")).code == 1002
+    decoder = Decoder(LIMIT)
+    assert events(frame(0x01, b"x"), decoder) == []
+    assert refusal(frame(first, b"y"), decoder).code == 1002
 
 
 @pytest.mark.parametrize("first", [0x08, 0x09, 0x0A])
@@ -340,11 +343,21 @@ def test_rfc7692_8_a_message_over_the_limit_once_inflated():
     assert events(frame(0xC2, compressed), with_deflate(101)) == [(BINARY, bytes(101))]
 
 
+def test_rfc7692_8_the_limit_is_of_all_fragments_together():
+    deflater = DeflateParameters().deflater()
+    first = deflater.compress(bytes(60)) + b"\x00\x00\xff\xff"
+    data = frame(0x42, first) + frame(0x80, deflater.compress(bytes(60)))
+    assert refusal(data, with_deflate(119)).code == 1009
+    assert events(data, with_deflate(120)) == [(BINARY, bytes(120))]
+
+
 def test_rfc7692_the_limit_counts_what_is_inflated_and_not_what_comes():
     incompressible = bytes((i * 167 ^ i >> 3) & 0xFF for i in range(100))
     compressed = DeflateParameters().deflater().compress(incompressible)
     assert len(compressed) > 100
     assert events(frame(0xC2, compressed), with_deflate(100)) == [(BINARY, incompressible)]
+    in_two = frame(0x42, compressed[:50]) + frame(0x80, compressed[50:])
+    assert events(in_two, with_deflate(100)) == [(BINARY, incompressible)]
 
 
 @pytest.mark.parametrize("cut", [3, 1000])

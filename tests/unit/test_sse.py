@@ -78,6 +78,7 @@ def test_rfc9110_8_3_1_a_media_type_is_not_an_event_stream(value):
         (b"data: x\n\ndata: unfinished\n", 1),
         (b"data: x\n\ndata: y\n\n", 2),
         (b"data: a\rb\n\n", 1),
+        (b"data: a\r\rdata: b\n\n", 2),
         # Nothing is dispatched.
         (b"", 0),
         (b"\n\n\r\r", 0),
@@ -85,6 +86,7 @@ def test_rfc9110_8_3_1_a_media_type_is_not_an_event_stream(value):
         (b"event: tick\n\n", 0),
         (b"id: 7\nretry: 10\n\n", 0),
         (b"data: x\n", 0),
+        (b"data: x\ny\n", 0),
         (b"data: x\r\n", 0),
         (b"Data: x\n\n", 0),
         (b"data2: x\n\n", 0),
@@ -118,6 +120,7 @@ def test_whatwg_9_2_5_a_line_end_may_be_split():
     assert count(b"data: x\r", b"\n\r", b"\ndata: y\r", b"", b"\n\n") == 2
     assert count(b"data: x\r", b"\r") == 1
     assert count(b"data: x\r\n\r", b"\n", b"\n") == 1
+    assert count(b"data: x\r", b"", b"\n") == 0
 
 
 def test_a_line_without_end_is_not_kept():
@@ -129,7 +132,7 @@ def test_a_line_without_end_is_not_kept():
 
 
 def test_the_usual_chunk_counts_the_same_when_it_completes_something():
-    assert count(b"data: x\n\n", b"data: a\n", b"data: b\n\n") == 2
+    assert count(b"data: x\n\n", b"data: a\n", b"data: b\n\n", b"\n") == 2
     assert count(b"data: x\n\n", b"dat", b"data: b\n\n") == 1
     assert count(b"data: x\n\r", b"data: b\n\n") == 2
 
