@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import hypercorn.config
 
     from pagi_trio.asgi import App, Extensions
-    from pagi_trio.nurseries.service import Counting
+    from pagi_trio.metrics.meter import Counting
     from pagi_trio.nurseries.sockets import Listener
 
 _SPAWNS: Final = catalog.index("pagi_server_worker_spawns_total")

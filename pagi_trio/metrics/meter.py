@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
@@ -112,3 +112,7 @@ class NullMeter:
 
     async def run(self) -> None:
         """Return at once."""
+
+
+Counting: TypeAlias = Meter | NullMeter
+"""What the server counts with, whether or not anybody reads it."""

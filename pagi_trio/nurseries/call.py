@@ -59,6 +59,12 @@ class Exchange(Protocol):
     def move(self) -> None:
         """Let the connection go on without this application."""
 
+    def tick(self, now: float) -> None:
+        """Look after it, a few times a second."""
+
+    def shut_down(self) -> None:
+        """Take note that the server stops."""
+
 
 async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
     """Call the application for one exchange and see it to its end.

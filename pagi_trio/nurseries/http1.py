@@ -1,373 +1,188 @@
-"""One HTTP/1.1 request and its response, as an application sees them.
+"""HTTP/1.1 on one connection: the loop that takes one request after another from it.
 
-Each request has its own exchange: what an application does with it late touches nothing of the next request.
-
-Source: the ASGI HTTP message format 2.4; RFC 9110 sections 6.4, 9.3.2, 10.1.1 and 15; RFC 9112 sections 6 and 9.
+Source: RFC 9112 sections 2.2, 9.3 and 9.6.
 """
 
 from __future__ import annotations
 
-from time import perf_counter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from trio.lowlevel import checkpoint_if_cancelled
-
-from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
-from pagi_trio.nurseries.service import SSE
-from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
-from pagi_trio.wire.body import ChunkedBody, LengthBody
-from pagi_trio.wire.framing import ResponseFraming
-from pagi_trio.wire.head import CHUNKED, EXPECT_CONTINUE
-from pagi_trio.wire.response import CONTINUE, ENCODED, EVENT_STREAM, error_response
+from pagi_trio.errors import RequestError
+from pagi_trio.nurseries.call import call
+from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.exchange import HTTPExchange
+from pagi_trio.nurseries.service import APP, CLOSING, HEAD, IDLE, log
+from pagi_trio.nurseries.websocket import WebSocketSession
+from pagi_trio.wire.head import Head, check_unfinished, parse_head
+from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
-    from pagi_trio.asgi import HTTPDisconnect, HTTPRequest, HTTPResponseBody, HTTPResponseStart, HTTPScope, SendMessage
-    from pagi_trio.nurseries.connection import Connection
-    from pagi_trio.wire.head import Head
+    import socket
+    import ssl
 
-COPY_BYTES: Final = 131072
-"""Up to this, a body is copied behind its head to leave in one write; a larger one is not held twice."""
+    from pagi_trio.asgi import Address
+    from pagi_trio.nurseries.call import Exchange
+    from pagi_trio.nurseries.service import Service
 
-PIPELINE_BYTES: Final = 65536
-"""How much of the requests that follow is read while an application waits for its disconnect."""
+DRAIN_BYTES: Final = 65536
+"""How much of a body that its application did not read is read and dropped to keep the connection; beyond that a
+new connection costs less."""
 
 
+class HTTP1Connection(Connection):
+    """A connection that speaks HTTP/1.1 and 1.0, and WebSocket once it is upgraded."""
 
-class HTTPExchange:
-    """One request and its response.
+    __slots__ = ("_scanned",)
 
-    Attributes:
-        head: The request's head.
-        body: Takes the request's body out of its framing; None without one.
-        expects_continue: Whether the client waits for a 100 before it sends the body.
-        complete: Whether the last byte of the response has been written.
-        suspended: Whether the application's coroutine waits for something.
-        moved: Whether the connection loop has left the application behind.
-        stream: Set when the response is an event stream.
-    """
+    def __init__(
+        self,
+        service: Service,
+        sock: socket.socket,
+        client: Address | None,
+        server: Address | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        super().__init__(service, sock, client, server, tls)
+        # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
+        self._scanned = 0
 
-    __slots__ = (
-        "_body_taken",
-        "_request_done",
-        "_response",
-        "_sent",
-        "_started",
-        "body",
-        "complete",
-        "connection",
-        "disconnected",
-        "expects_continue",
-        "head",
-        "moved",
-        "stream",
-        "suspended",
-        "transport",
-    )
-
-    def __init__(self, connection: Connection, head: Head) -> None:
-        self.connection = connection
-        self.transport = connection.transport
-        self.head = head
-        self.complete = False
-        self.suspended = False
-        self.moved = False
-        self.disconnected = ""
-        self.stream: EventStream | None = None
-        self.expects_continue = False
-        self.body: LengthBody | ChunkedBody | None = None
-        self._body_taken = 0
-        self._request_done = False
-        self._response: ResponseFraming | None = None
-        self._sent = 0
-        self._started = perf_counter() if connection.service.access is not None else 0.0
-        if head.has_body:
-            self._expect_body(head)
-
-    def _expect_body(self, head: Head) -> None:
-        limit = self.connection.service.config.limits.body_bytes
-        if limit is not None and head.content_length > limit:
-            raise RequestError(413, f"the body is longer than {limit} bytes")
-        self.body = ChunkedBody() if head.flags & CHUNKED else LengthBody(head.content_length)
-        self.expects_continue = head.flags & EXPECT_CONTINUE != 0 and head.line.version == "1.1"
-
-    @property
-    def kind(self) -> str:
-        """What an error is counted as."""
-        return "http" if self.stream is None else "sse"
-
-    @property
-    def _has_answered(self) -> bool:
-        """Whether a byte of the response has gone out."""
-        return self._response is not None and self._response.wrote_head
-
-    def __str__(self) -> str:
-        line = self.head.line
-        return f"{self.kind} {line.method} {line.raw_path.decode('ascii')}, {self.connection}"
-
-    def scope(self) -> HTTPScope:
-        """Make the ASGI scope."""
-        scope = cast("HTTPScope", self.connection.scope(self.head))
-        scope["type"] = "http"
-        scope["method"] = self.head.line.method
-        return scope
-
-    # Receiving
-
-    async def receive(self) -> HTTPRequest | HTTPDisconnect:
-        """Return the next part of the body, or wait for the client to leave.
-
-        What has arrived is returned before any cancellation point.
-        """
-        transport = self.transport
-        transport.budget -= 1
-        if transport.budget < 0:
-            await transport.breathe()
-        while True:
-            message = self._next_message()
-            if message is not None:
-                return message
-            if self.expects_continue and not self._has_answered:
-                self.expects_continue = False
-                transport.post(CONTINUE)
-            if self._request_done and len(self.connection.buffer) >= PIPELINE_BYTES:
-                await transport.wait_woken()
-            else:
-                await transport.wait_turn()
-
-    def _next_message(self) -> HTTPRequest | HTTPDisconnect | None:
-        """Return what can be returned now; reads the socket without waiting."""
-        if self.complete or self.disconnected:
-            return {"type": "http.disconnect"}
-        if self._request_done:
-            return self._watch()
-        if self.body is None:
-            self._request_done = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+    async def _speak(self, previous: Exchange | None) -> bool:
         try:
-            data = self.take_body()
+            if previous is not None:
+                assert isinstance(previous, HTTPExchange), "only HTTP moves on"
+                if not await self._settle(previous):
+                    return False
+            return await self._requests()
         except RequestError as error:
-            self._refuse(error)
-            return {"type": "http.disconnect"}
-        if data is None:
-            return {"type": "http.disconnect"} if self.transport.eof else None
-        self._request_done = self.body.done
-        return {"type": "http.request", "body": data, "more_body": not self.body.done}
+            await self._refuse(error)
+            return False
 
-    def _watch(self) -> HTTPDisconnect | None:
-        """See whether the client has left; what else it sends is kept for the next request."""
+    async def _requests(self) -> bool:
+        """Call the application for one request after another.
+
+        Returns:
+            Whether the connection moved on to another task, and this one is done with it.
+        """
+        service = self.service
         transport = self.transport
-        connection = self.connection
-        while transport.ready and not transport.eof and len(connection.buffer) < PIPELINE_BYTES:
-            data = transport.read_nowait()
+        while self.keep_alive and service.keep_alive:
+            head = self._take_head()
+            while head is None:
+                if transport.eof or transport.closed:
+                    return False
+                await transport.wait_turn()
+                head = self._take_head()
+            self.keep_alive = head.keep_alive and service.keep_alive
+            self.state = APP
+            if head.is_websocket:
+                await self._websocket(head)
+                return False
+            exchange = self.current = HTTPExchange(self, head)
+            try:
+                failed = await call(service, exchange.scope(), exchange)
+            finally:
+                exchange.leave()
+            if exchange.moved:
+                return True
+            if not exchange.complete:
+                await exchange.fail(logged=failed)
+            if not await self._settle(exchange):
+                return False
+            transport.budget -= 1
+            if transport.budget < 0:
+                await transport.breathe()
+        return False
+
+    async def _websocket(self, head: Head) -> None:
+        session = self.current = WebSocketSession(self, head)
+        try:
+            failed = await call(self.service, session.scope(), session)
+            linger = await session.finish(failed=failed)
+        finally:
+            session.leave()
+        if linger:
+            await self._linger()
+
+    async def _settle(self, exchange: HTTPExchange) -> bool:
+        """Bring a request to its end once its application has returned or been left behind.
+
+        Returns:
+            Whether another request may follow.
+        """
+        if exchange.body is not None and not exchange.body.done and not await self._skip_body(exchange):
+            await self._linger()
+            return False
+        self.current = None
+        self.state = IDLE
+        self.since = self.service.now
+        return True
+
+    async def _skip_body(self, exchange: HTTPExchange) -> bool:
+        """Read and drop what the application left of a body, if that is little and certain to come."""
+        if not self.keep_alive or exchange.expects_continue:
+            return False
+        self.enter(HEAD)
+        left = DRAIN_BYTES
+        while exchange.body is not None and not exchange.body.done:
+            data = exchange.take_body()
             if data is None:
-                break
-            connection.buffer += data
-        if not transport.eof:
-            return None
-        if self.stream is not None:
-            self.disconnect("client_closed")
-        return {"type": "http.disconnect"}
+                if self.transport.eof or self.transport.closed:
+                    return False
+                await self.transport.wait_turn()
+            elif (left := left - len(data)) < 0:
+                return False
+        return True
 
-    def take_body(self) -> bytes | None:
-        """Return more of the body, None when there is nothing yet; may return no bytes at its end.
-
-        Raises:
-            RequestError: If its framing is broken or it is longer than allowed.
-        """
-        assert self.body is not None
-        connection = self.connection
-        data: bytes | None = connection.buffer
-        while True:
-            if not data:
-                data = self.transport.read_nowait() if self.transport.ready else None
-                if not data:
-                    return None
-            self.expects_continue = False
-            payload, used = self.body.feed(data)
-            connection.buffer = data[used:]
-            if payload or self.body.done:
-                break
-            data = b""
-        self._body_taken += len(payload)
-        limit = connection.service.config.limits.body_bytes
-        if limit is not None and self._body_taken > limit:
-            raise RequestError(413, f"the body is longer than {limit} bytes")
-        return payload
-
-    def _refuse(self, error: RequestError) -> None:
-        """Answer a body that cannot be read, if no answer has begun; the application sees a disconnect."""
-        self.connection.keep_alive = False
-        if not self._has_answered:
-            date = self.connection.service.date.line()
-            self.transport.post(error_response(error.status, str(error), date))
-        self.disconnect("body_too_large" if error.status == 413 else "protocol_error")
-
-    # Sending
-
-    async def send(self, message: SendMessage) -> None:
-        """Take the next part of the response.
+    def _take_head(self) -> Head | None:
+        """Return the next request's head if all of it is here; reads at most once.
 
         Raises:
-            AppProtocolError: If ASGI does not allow this event here; nothing of it is sent.
-            ClientDisconnected: If the client has left.
-
-        Cancellation: what the kernel did not take of a body stays queued.
+            RequestError: If what is here cannot become one.
         """
-        await checkpoint_if_cancelled()
-        if self.disconnected:
-            raise ClientDisconnected(self.disconnected)
-        if message["type"] == "http.response.body":
-            data, body = self._frame(message)
+        buffer = self.buffer
+        scanned = self._scanned
+        if scanned == len(buffer):
             transport = self.transport
-            taken = transport.write_nowait(data)
-            if taken != len(data):
-                self._enqueue(data, taken, body, more=message.get("more_body", False))
-                await transport.drain()
-            elif self.stream is not None:
-                self.stream.sent(body)
-            size = len(body)
-            self._sent += size
-            if message.get("more_body", False):
-                transport.budget -= 1 + (size >> 12)
+            data = transport.read_nowait() if transport.ready else None
+            if not data:
+                return None
+            buffer = buffer + data if buffer else data
+        end = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
+        limits = self.service.config.limits
+        if not 0 < end <= limits.request_line_bytes:
+            # Unfinished, starting with an empty line, or long enough to need its limits checked.
+            if buffer.startswith(b"\r\n"):
+                self.buffer = buffer[2:]  # RFC 9112 section 2.2
+                self._scanned = 0
+                return None if len(buffer) == 2 else self._take_head()
+            check_unfinished(buffer if end < 0 else buffer[:end], limits.request_line_bytes, limits.head_bytes)
+            if end < 0:
+                self.buffer = buffer
+                self._scanned = len(buffer)
+                if self.state == IDLE:
+                    self.enter(HEAD)
+                return None
+        self._scanned = 0
+        self.buffer = buffer[end + 4 :]
+        return parse_head(buffer[:end], limits.headers)
+
+    async def _refuse(self, error: RequestError) -> None:
+        """Answer what is not HTTP, and close."""
+        log.info("%s: answered %d: %s", self, error.status, error)
+        extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n" if error.status == 426 else b""
+        self.transport.post(error_response(error.status, str(error), self.service.date.line(), extra))
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Close so that the client gets to read the last response (RFC 9112 section 9.6)."""
+        transport = self.transport
+        self.enter(CLOSING)
+        await transport.drain()
+        transport.finish_writing()
+        while not transport.eof and not transport.closed:
+            if transport.read_nowait() is None:
+                await transport.wait_turn()
+            else:
+                transport.budget -= 16
                 if transport.budget < 0:
                     await transport.breathe()
-            else:
-                # Without yielding: the connection would move to another task for every response.
-                self._complete()
-        elif message["type"] == "http.response.start":
-            self._start(message)
-        else:
-            raise AppProtocolError(f"an http scope has no event {message['type']!r}")
-
-    def _start(self, message: HTTPResponseStart) -> None:
-        if self._response is not None:
-            raise AppProtocolError("http.response.start has been sent already")
-        if self.transport.lost:
-            raise ClientDisconnected(self.transport.lost)
-        line = self.head.line
-        response = self._response = ResponseFraming(line, message["status"], message.get("headers", ()))
-        flags = response.fields.flags
-        if flags & EVENT_STREAM and response.status == 200 and line.method != "HEAD":
-            self._become_stream(encoded=flags & ENCODED != 0)
-
-    def _become_stream(self, *, encoded: bool) -> None:
-        connection = self.connection
-        if encoded:
-            connection.service.warn_once("an event stream with a Content-Encoding: its events are not counted")
-        self.stream = EventStream(connection.service, encoded=encoded)
-        self.stream.__enter__()
-        connection.enter(SSE)
-
-    def _frame(self, message: HTTPResponseBody) -> tuple[bytes, bytes]:
-        """Return what a part of the body is on the wire, the head included if it is the first, and the part itself."""
-        response = self._response
-        if response is None:
-            raise AppProtocolError("http.response.body comes after http.response.start")
-        if self.complete:
-            raise AppProtocolError("the response is complete, nothing can follow")
-        body = message.get("body", b"")
-        more = message.get("more_body", False)
-        if response.wrote_head:
-            return response.frame(body, more=more), body
-        connection = self.connection
-        head, connection.keep_alive = response.head(
-            len(body),
-            more=more,
-            keep_alive=connection.keep_alive and not self.expects_continue,
-            date=connection.service.date,
-        )
-        part = response.frame(body, more=more)
-        if len(part) > COPY_BYTES:
-            self.transport.post(head)
-            return part, body
-        return head + part, body
-
-    def _enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
-        """Queue what the kernel left of a write; on an event stream, count what it took of the body."""
-        view = memoryview(data)
-        stream = self.stream
-        if stream is None or self._response is None or not body:
-            self.transport.enqueue(view[taken:])
-            return
-        end = len(data) - self._response.bytes_behind(more=more)
-        start = end - len(body)
-        if taken > start:
-            stream.sent(view[start : min(taken, end)])
-        for part, observer in (
-            (view[taken:start], None),
-            (view[max(taken, start) : end], stream.observe),
-            (view[max(taken, end) :], None),
-        ):
-            if part:
-                self.transport.enqueue(part, observer)
-
-    def _complete(self) -> None:
-        """Note that the client has it all, and let the connection go on."""
-        self.complete = True
-        if self.stream is not None:
-            self.stream.leave()
-        access = self.connection.service.access
-        if access is not None and self._response is not None:
-            line = self.head.line
-            target = line.raw_path + b"?" + line.query if line.query else line.raw_path
-            request = f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")
-            access.add(self.connection.client, request, self._response.status, self._sent, self._started)
-        self.transport.wake_readers()
-        if self.suspended:
-            self.move()
-
-    # The end
-
-    def move(self) -> None:
-        """Let the connection go on without this application."""
-        self.moved = True
-        self.connection.move(self)
-
-    async def fail(self, *, logged: bool) -> None:
-        """End a response that its application did not complete: with a 500, or visibly broken.
-
-        Args:
-            logged: Whether the application's error has been logged already.
-        """
-        self.connection.keep_alive = False
-        if self.disconnected == "server_shutdown" and self._response is not None and self._response.is_chunked:
-            self.transport.post(b"0\r\n\r\n")
-        if self.disconnected or self.transport.lost:
-            return
-        if not logged:
-            self.connection.service.app_failed(self.kind, f"{self}: it returned before its response was complete")
-        if not self._has_answered:
-            date = self.connection.service.date.line()
-            self.transport.post(error_response(500, "Internal Server Error", date))
-            await self.transport.drain()
-
-    def leave(self) -> None:
-        """Count out the event stream, if this was one."""
-        if self.stream is not None:
-            self.stream.leave()
-
-    def disconnect(self, reason: str) -> None:
-        """Tell the application that the client has left."""
-        if not self.disconnected and not self.complete:
-            self.disconnected = reason
-            if self.stream is not None:
-                self.stream.disconnected_at = self.connection.service.now
-            self.transport.wake_readers()
-
-    def tick(self, now: float) -> None:
-        """Watch over an event stream whose application may neither send nor receive."""
-        stream = self.stream
-        if stream is None or self.complete:
-            return
-        if not self.disconnected:
-            self._watch()
-            if self.transport.lost:
-                self.disconnect(self.transport.lost)
-        elif now - stream.disconnected_at >= CANCEL_AFTER_S:
-            self.connection.cancel_scope.cancel()
-
-    def shut_down(self) -> None:
-        """Take note that the server stops: the response in flight is the last, an event stream ends."""
-        self.connection.keep_alive = False
-        if self.stream is not None:
-            self.disconnect("server_shutdown")

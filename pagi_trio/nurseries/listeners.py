@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.http1 import HTTP1Connection
 from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.nurseries.reaper import reap
 from pagi_trio.nurseries.service import log
@@ -126,7 +126,7 @@ class Listeners:
                 continue
             room -= 1
             client: Address | None = None if listener.is_unix else (peer[0], peer[1])
-            connection = Connection(service, sock, client, listener.server, self._tls)
+            connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
             connections.start_soon(connection.run)
 
     def _reject(self, sock: socket.socket) -> None:

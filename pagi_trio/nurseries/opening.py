@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pagi_trio.errors import AppProtocolError
-from pagi_trio.nurseries.http1 import HTTPExchange
+from pagi_trio.nurseries.exchange import HTTPExchange
 from pagi_trio.wire.deflate import negotiate
 from pagi_trio.wire.handshake import accept_response, read_handshake
 from pagi_trio.wire.response import error_response

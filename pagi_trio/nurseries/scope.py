@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pagi_trio.nurseries.service import Counting
+    from pagi_trio.metrics.meter import Counting
 
 
 class ActiveScope:

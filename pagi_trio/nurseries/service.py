@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
     from pagi_trio.asgi import App, Extensions
     from pagi_trio.config import Config
-    from pagi_trio.metrics.meter import Meter, NullMeter
+    from pagi_trio.metrics.meter import Counting
     from pagi_trio.nurseries.access import AccessLog
-    from pagi_trio.nurseries.connection import Connection
     from pagi_trio.nurseries.readiness import EpollPoller
-
-    Counting = Meter | NullMeter
 
 # What a connection is busy with; the order of the label values in the catalog.
 STATES: Final = ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")
@@ -38,6 +35,21 @@ LINGER_S: Final = 2.0
 unread bytes resets the connection (RFC 9112 section 9.6). nginx takes 5 s, most clients need one round trip."""
 
 log = logging.getLogger("pagi_trio")
+
+
+class Watched(Protocol):
+    """A connection, as those see it who watch over all of them."""
+
+    state: int
+
+    def tick(self, now: float) -> None:
+        """Look whether anything is past its time."""
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+
+    def drain(self) -> None:
+        """Let what is in flight end, and take nothing new."""
 
 
 class Service:
@@ -71,7 +83,7 @@ class Service:
         self.interrupt = interrupt
         self.access = access
         self.certificate = certificate
-        self.connections: set[Connection] = set()
+        self.connections: set[Watched] = set()
         self.changed = trio.Event()
         self.date = DateCache()
         self.now = trio.current_time()

@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
 from pagi_trio.metrics import catalog
-from pagi_trio.nurseries.http1 import PIPELINE_BYTES
+from pagi_trio.nurseries.exchange import PIPELINE_BYTES
 from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
