@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -22,17 +23,16 @@ if TYPE_CHECKING:
     WSGIApp: TypeAlias = Callable[[dict[str, object], "StartResponse"], Iterable[bytes]]
 
 
-def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"], body_max_bytes: int) -> App:
+def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"]) -> App:
     """Return the application as ASGI.
 
     Args:
         app: As the user gave it.
         interface: What it speaks; ``auto`` looks at how it is called.
-        body_max_bytes: The longest request body that is gathered for WSGI.
     """
     if interface == "asgi" or (interface == "auto" and not looks_like_wsgi(app)):
         return app
-    return WSGIAdapter(cast("WSGIApp", app), body_max_bytes)
+    return WSGIAdapter(cast("WSGIApp", app))
 
 
 def looks_like_wsgi(app: App) -> bool:
@@ -55,8 +55,9 @@ class WSGIAdapter:
     body, and an empty iterable for no response; both are put right here.
     """
 
-    def __init__(self, app: WSGIApp, body_max_bytes: int) -> None:
-        self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_never_empty, app)), body_max_bytes)
+    def __init__(self, app: WSGIApp) -> None:
+        # The server refuses a body that is too long before the wrapper sees it, and with a better status.
+        self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_never_empty, app)), sys.maxsize)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope, as ASGI says; lifespan is declined and a WebSocket refused."""

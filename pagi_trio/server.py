@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -22,7 +23,7 @@ import trio
 from pagi_trio.config import Config
 from pagi_trio.errors import LifespanFailedError
 from pagi_trio.hypercorn_config import from_hypercorn
-from pagi_trio.interface import as_asgi
+from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.endpoint import MetricsApp
 from pagi_trio.metrics.facade import Metrics, current_metrics
@@ -37,14 +38,12 @@ from pagi_trio.nurseries.tls import create_ssl_context
 from pagi_trio.urlmap import URLMap
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable
 
     import hypercorn.config
 
     from pagi_trio.asgi import App, Extensions
     from pagi_trio.metrics.meter import Counting
-    from pagi_trio.nurseries.sockets import Listener
 
 _SPAWNS: Final = catalog.index("pagi_server_worker_spawns_total")
 _WORKERS: Final = catalog.index("pagi_server_workers_active")
@@ -118,19 +117,19 @@ async def serve(
     Cancellation: closes connections at once and runs ``lifespan.shutdown``, shielded for its timeout.
     """
     settings = _translate(config)
-    interface = mode if mode is not None else settings.interface
-    failure: LifespanFailedError | None = None
+    app = as_asgi(app, mode if mode is not None else settings.interface)
+    if isinstance(app, WSGIAdapter):
+        settings = _limit_body(settings)
     interrupted = False
-    with _Server(as_asgi(app, interface, settings.wsgi_body_max_bytes), settings) as server:
+    with ExitStack() as resources:
+        server = _Server(app, settings, resources)
         try:
             await server.run(shutdown_trigger, task_status)
         except* KeyboardInterrupt:
             interrupted = True
-        failure = server.failure
-        interrupted = interrupted or server.interrupted
-    if failure is not None:
-        raise failure
-    if interrupted and not _is_main_task():
+    if server.failure is not None:
+        raise server.failure
+    if (interrupted or server.interrupted) and not _is_main_task():
         raise KeyboardInterrupt
 
 
@@ -151,30 +150,39 @@ def _translate(config: Config | hypercorn.config.Config | None) -> Config:
     return translated
 
 
+def _limit_body(config: Config) -> Config:
+    """Limit request bodies to what may be gathered in memory for WSGI."""
+    limit = config.limits.body_bytes
+    most = config.wsgi_body_max_bytes if limit is None else min(limit, config.wsgi_body_max_bytes)
+    return config.replace(limits={"body_bytes": most})
+
+
 class _Server:
-    """What `serve` puts together; left, it has closed its sockets and files.
+    """What `serve` puts together.
+
+    Ownership: sockets and files belong to the stack of resources, which closes them.
 
     Attributes:
         failure: Why the application did not start, once that is known.
         interrupted: Whether Ctrl-C landed in the application.
     """
 
-    def __init__(self, app: App, config: Config) -> None:
-        self.config = config
+    def __init__(self, app: App, config: Config, resources: ExitStack) -> None:
         self.failure: LifespanFailedError | None = None
         self.interrupted = False
         self.meter: Counting = Meter.create(config.metrics.flush_interval_s) if config.metrics.enabled else NullMeter()
         self.metrics = Metrics(self.meter) if isinstance(self.meter, Meter) else None
-        tls: ssl.SSLContext | None = create_ssl_context(config.tls)
-        self._access = AccessLog(config.access_log) if config.access_log is not None else None
-        self.page_listeners: list[Listener] = []
-        self.listeners: list[Listener] = open_listeners(config.bind, config.backlog, scheme=config.scheme)
-        try:
-            if config.metrics.bind is not None:
-                self.page_listeners = open_listeners([config.metrics.bind], config.backlog)
-        except BaseException:
-            close_all(self.listeners)
-            raise
+        resources.callback(current_metrics.reset, current_metrics.set(self.metrics))
+        tls = create_ssl_context(config.tls)
+        self.listeners = open_listeners(config.bind, config.backlog, scheme=config.scheme)
+        resources.callback(close_all, self.listeners)
+        self.page_listeners = (
+            [] if config.metrics.bind is None else open_listeners([config.metrics.bind], config.backlog)
+        )
+        resources.callback(close_all, self.page_listeners)
+        access = None
+        if config.access_log is not None:
+            access = resources.enter_context(AccessLog(config.access_log))
         extensions: Extensions = {
             "pagi.metrics": self.metrics,
             "pagi.worker": {"is_worker": False, "number": 0},
@@ -187,22 +195,12 @@ class _Server:
             state={},
             extensions=extensions,
             interrupt=self.interrupt,
-            access=self._access,
+            access=access,
             certificate=None if config.tls.certfile is None else Path(config.tls.certfile).read_text("ascii"),
         )
         self._public = Listeners(self.service, self.listeners, tls)
         self._lifespan = Lifespan(self.service)
         self._starting = trio.CancelScope()
-
-    def __enter__(self) -> Self:
-        self._token = current_metrics.set(self.metrics)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        current_metrics.reset(self._token)
-        close_all([*self.listeners, *self.page_listeners])
-        if self._access is not None:
-            self._access.__exit__(None, None, None)
 
     def stop(self) -> None:
         """Stop gracefully; while still starting, stop that."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import types
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 import trio
 from trio.lowlevel import disable_ki_protection
@@ -20,7 +20,7 @@ from trio.lowlevel import disable_ki_protection
 from pagi_trio.errors import ClientDisconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
     from pagi_trio.asgi import ReceiveMessage, Scope, SendMessage
     from pagi_trio.nurseries.service import Service
@@ -44,6 +44,10 @@ class Exchange(Protocol):
     @property
     def kind(self) -> str:
         """What an error is counted as: http, sse or websocket."""
+
+    @property
+    def client_left(self) -> bool:
+        """Whether the application has been, or could have been, told that the client has left."""
 
     def __str__(self) -> str:
         """The connection, scope and path, for the log."""
@@ -92,7 +96,7 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
     except trio.Cancelled:
         raise
     except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
-        cancelled = handle_error(service, exchange.kind, str(exchange), error)
+        cancelled = handle_error(service, exchange.kind, str(exchange), error, client_left=exchange.client_left)
         if cancelled is not None:
             raise cancelled from None
         return True
@@ -130,27 +134,46 @@ async def _as_coroutine(awaitable: _Coroutine) -> None:
     await awaitable
 
 
-def handle_error(service: Service, kind: str, what: str, error: BaseException) -> BaseException | None:
+def handle_error(
+    service: Service, kind: str, what: str, error: BaseException, *, client_left: bool = False
+) -> BaseException | None:
     """Deal with what came out of an application.
+
+    Args:
+        service: Whose application it is.
+        kind: What an error is counted as.
+        what: The connection, scope and path, for the log.
+        error: What came out.
+        client_left: Whether an error that says just that is none.
 
     Returns:
         The cancellation in it, which must go on; else None.
     """
-    cancelled, rest = _split(error, trio.Cancelled)
-    interrupted, rest = _split(rest, KeyboardInterrupt)
+    cancelled, rest = _split(error, lambda part: isinstance(part, trio.Cancelled))
+    interrupted, rest = _split(rest, lambda part: isinstance(part, KeyboardInterrupt))
     if interrupted is not None:
         service.interrupt()
-    _gone, rest = _split(rest, ClientDisconnected)
+    if client_left:
+        _departure, rest = _split(rest, _says_that_the_client_left)
     if rest is not None:
         # SystemExit included: an application does not end the server.
         service.app_failed(kind, what, rest)
     return cancelled
 
 
+# How frameworks pass on a disconnect that an endpoint did not expect: Starlette and what is built on it turn ours, and
+# the disconnect event itself, into exceptions of these names.
+_DEPARTURES: Final = frozenset(("ClientDisconnect", "WebSocketDisconnect"))
+
+
+def _says_that_the_client_left(error: BaseException) -> bool:
+    return isinstance(error, ClientDisconnected) or type(error).__name__ in _DEPARTURES
+
+
 def _split(
-    error: BaseException | None, kind: type[BaseException]
+    error: BaseException | None, matches: Callable[[BaseException], bool]
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Part an error, or a group of errors, into what is of a kind and the rest."""
+    """Part an error, or a group of errors, into what matches and the rest."""
     if isinstance(error, BaseExceptionGroup):
-        return error.split(kind)
-    return (error, None) if isinstance(error, kind) else (None, error)
+        return error.split(matches)
+    return (error, None) if error is not None and matches(error) else (None, error)

@@ -79,9 +79,7 @@ class Connection(ABC):
         self.service = service
         self.client = client
         self.server = server
-        self.transport = (
-            Transport(sock, service.poller) if tls is None else TLSTransport(sock, service.poller, tls)
-        )
+        self.transport = Transport(sock, service.poller) if tls is None else TLSTransport(sock, service.poller, tls)
         self.scheme = "http" if tls is None else "https"
         self.extensions = service.extensions
         self.buffer = b""

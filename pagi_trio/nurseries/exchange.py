@@ -32,7 +32,6 @@ PIPELINE_BYTES: Final = 65536
 """How much of the requests that follow is read while an application waits for its disconnect."""
 
 
-
 class HTTPExchange:
     """One request and its response.
 
@@ -94,6 +93,11 @@ class HTTPExchange:
     def kind(self) -> str:
         """What an error is counted as."""
         return "http" if self.stream is None else "sse"
+
+    @property
+    def client_left(self) -> bool:
+        """Whether the application has been, or could have been, told that the client has left."""
+        return bool(self.disconnected or self.transport.eof or self.transport.lost)
 
     @property
     def _has_answered(self) -> bool:
@@ -334,7 +338,7 @@ class HTTPExchange:
             self.transport.post(b"0\r\n\r\n")
         if self.disconnected or self.transport.lost:
             return
-        if not logged:
+        if not logged and not self.transport.eof:
             self.connection.service.app_failed(self.kind, f"{self}: it returned before its response was complete")
         if not self._has_answered:
             date = self.connection.service.date.line()

@@ -125,6 +125,11 @@ class WebSocketSession:
         """What an error is counted as."""
         return "websocket"
 
+    @property
+    def client_left(self) -> bool:
+        """Whether the application has been, or could have been, told that the client has left."""
+        return self._disconnect is not None or bool(self.transport.lost)
+
     def __str__(self) -> str:
         return f"websocket {self.head.line.raw_path.decode('ascii')}, {self.connection}"
 

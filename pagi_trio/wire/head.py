@@ -159,9 +159,7 @@ def _read_request_line(raw: bytes) -> RequestLine:
     path = raw_path.decode("ascii")
     if "%" in path:
         path = unquote(path)
-    line = RequestLine(
-        method.decode("ascii"), path, raw_path, query, "1.0" if minor == b"0" else "1.1", authority
-    )
+    line = RequestLine(method.decode("ascii"), path, raw_path, query, "1.0" if minor == b"0" else "1.1", authority)
     if len(raw) <= _MEMO_LINE_BYTES:
         if len(_request_lines) >= _MEMO_LINES:
             _request_lines.clear()

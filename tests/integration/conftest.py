@@ -13,7 +13,7 @@ class RawClient:
 
     def __init__(self, stream):
         self.stream = stream
-        self._buffer = b""
+        self._buffer = bytearray()
 
     async def send(self, data):
         await self.stream.send_all(data)
@@ -21,17 +21,20 @@ class RawClient:
     async def read_until(self, mark):
         while mark not in self._buffer:
             data = await self.stream.receive_some(65536)
-            assert data, f"the connection ended before {mark!r}; it had sent {self._buffer!r}"
+            assert data, f"the connection ended before {mark!r}; it had sent {bytes(self._buffer)!r}"
             self._buffer += data
-        head, _, self._buffer = self._buffer.partition(mark)
-        return head
+        return self._take(self._buffer.index(mark), len(mark))
 
     async def read_exactly(self, count):
         while len(self._buffer) < count:
             data = await self.stream.receive_some(65536)
             assert data, f"the connection ended {count - len(self._buffer)} bytes early"
             self._buffer += data
-        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return self._take(count)
+
+    def _take(self, count, skip=0):
+        data = bytes(self._buffer[:count])
+        del self._buffer[: count + skip]
         return data
 
     async def read_head(self):
@@ -65,8 +68,7 @@ class RawClient:
         """Return what comes until the server closes."""
         while data := await self.stream.receive_some(65536):
             self._buffer += data
-        data, self._buffer = self._buffer, b""
-        return data
+        return self._take(len(self._buffer))
 
     async def aclose(self):
         await self.stream.aclose()
