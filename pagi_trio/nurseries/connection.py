@@ -109,6 +109,7 @@ class Connection(ABC):
             finally:
                 self.transport.close("server_shutdown")
                 service.connections.discard(self)
+                service.admitted -= 1
 
     def scope(self, head: Head) -> ConnectionScope:
         """Make what the scopes of HTTP and WebSocket have in common; the dicts in it are the application's own."""
@@ -193,9 +194,9 @@ class Connection(ABC):
         if self.current is not None:
             self.current.shut_down()
         elif not self.buffer:
-            data = self.transport.read_nowait() if self.state == IDLE and self.transport.ready else None
+            # Whatever the poller has seen: a request may have come since it looked last.
+            data = self.transport.read_nowait() if self.state != TLS else None
             if data:
-                # This request came before the connection could be told that none may.
                 self.buffer = data
                 self.transport.wake_readers()
             else:

@@ -141,7 +141,7 @@ class HTTPExchange:
     def _next_message(self) -> HTTPRequest | HTTPDisconnect | None:
         """Return what can be returned now; reads the socket without waiting."""
         if self.complete or self.disconnected:
-            return {"type": "http.disconnect"}
+            return self._disconnect_event()
         if self._request_done:
             return self._watch()
         if self.body is None:
@@ -151,9 +151,9 @@ class HTTPExchange:
             data = self.take_body()
         except RequestError as error:
             self._refuse(error)
-            return {"type": "http.disconnect"}
+            return self._disconnect_event()
         if data is None:
-            return {"type": "http.disconnect"} if self.transport.eof else None
+            return self._disconnect_event() if self.transport.eof else None
         self._request_done = self.body.done
         return {"type": "http.request", "body": data, "more_body": not self.body.done}
 
@@ -170,7 +170,12 @@ class HTTPExchange:
             return None
         if self.stream is not None:
             self.disconnect("client_closed")
-        return {"type": "http.disconnect"}
+        return self._disconnect_event()
+
+    def _disconnect_event(self) -> HTTPDisconnect:
+        if self.complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.disconnect", "reason": self.disconnected or self.transport.lost or "client_closed"}
 
     def take_body(self) -> bytes | None:
         """Return more of the body, None when there is nothing yet; may return no bytes at its end.
@@ -204,6 +209,7 @@ class HTTPExchange:
         if not self._has_answered:
             date = self.connection.service.date.line()
             self.transport.post(error_response(error.status, str(error), date))
+            self._log_access(error.status)
         self.disconnect("body_too_large" if error.status == 413 else "protocol_error")
 
     # Sending
@@ -310,15 +316,29 @@ class HTTPExchange:
         self.complete = True
         if self.stream is not None:
             self.stream.leave()
-        access = self.connection.service.access
-        if access is not None and self._response is not None:
-            line = self.head.line
-            target = line.raw_path + b"?" + line.query if line.query else line.raw_path
-            request = f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")
-            access.add(self.connection.client, request, self._response.status, self._sent, self._started)
+        if self.connection.service.access is not None:
+            self._log_access()
         self.transport.wake_readers()
         if self.suspended:
             self.move()
+
+    def _log_access(self, status: int = 0) -> None:
+        """Add a line to the access log, if there is one.
+
+        Args:
+            status: Of an answer of the server's own; 0 for the application's.
+        """
+        access = self.connection.service.access
+        if access is None:
+            return
+        line = self.head.line
+        target = line.raw_path + b"?" + line.query if line.query else line.raw_path
+        request = f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")
+        response = self._response
+        size = self._sent if response is not None and response.has_body else 0
+        if not status and response is not None:
+            status = response.status
+        access.add(self.connection.client, request, status, size, self._started)
 
     # The end
 
@@ -334,8 +354,6 @@ class HTTPExchange:
             logged: Whether the application's error has been logged already.
         """
         self.connection.keep_alive = False
-        if self.disconnected == "server_shutdown" and self._response is not None and self._response.is_chunked:
-            self.transport.post(b"0\r\n\r\n")
         if self.disconnected or self.transport.lost:
             return
         if not logged and not self.transport.eof:
@@ -343,7 +361,10 @@ class HTTPExchange:
         if not self._has_answered:
             date = self.connection.service.date.line()
             self.transport.post(error_response(500, "Internal Server Error", date))
+            self._log_access(500)
             await self.transport.drain()
+        else:
+            self._log_access()
 
     def leave(self) -> None:
         """Count out the event stream, if this was one."""
@@ -373,5 +394,8 @@ class HTTPExchange:
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""
         self.connection.keep_alive = False
-        if self.stream is not None:
+        if self.stream is not None and not self.client_left:
             self.disconnect("server_shutdown")
+            if self._response is not None and self._response.is_chunked:
+                # Whole for the client, which then connects again instead of reporting an error.
+                self.transport.post(b"0\r\n\r\n")

@@ -65,7 +65,7 @@ class HTTP1Connection(Connection):
         """
         service = self.service
         transport = self.transport
-        while self.keep_alive and service.keep_alive:
+        while self.keep_alive and not service.draining:
             head = self._take_head()
             while head is None:
                 if transport.eof or transport.closed:
@@ -147,14 +147,15 @@ class HTTP1Connection(Connection):
             if not data:
                 return None
             buffer = buffer + data if buffer else data
+        if buffer.startswith(b"\r\n"):
+            # One empty line is let pass (RFC 9112 section 2.2); behind it, another is no request line.
+            buffer = self.buffer = buffer[2:]
+            self._scanned = scanned = 0
+            if not buffer:
+                return None
         end = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
-        limits = self.service.config.limits
-        if not 0 < end <= limits.request_line_bytes:
-            # Unfinished, starting with an empty line, or long enough to need its limits checked.
-            if buffer.startswith(b"\r\n"):
-                self.buffer = buffer[2:]  # RFC 9112 section 2.2
-                self._scanned = 0
-                return None if len(buffer) == 2 else self._take_head()
+        if not 0 <= end <= self.service.short_head_bytes:
+            limits = self.service.config.limits
             check_unfinished(buffer if end < 0 else buffer[:end], limits.request_line_bytes, limits.head_bytes)
             if end < 0:
                 self.buffer = buffer
@@ -164,7 +165,7 @@ class HTTP1Connection(Connection):
                 return None
         self._scanned = 0
         self.buffer = buffer[end + 4 :]
-        return parse_head(buffer[:end], limits.headers)
+        return parse_head(buffer[:end], self.service.config.limits.headers)
 
     async def _refuse(self, error: RequestError) -> None:
         """Answer what is not HTTP, and close."""

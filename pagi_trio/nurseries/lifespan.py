@@ -62,6 +62,7 @@ class Lifespan:
         self._mode = service.config.lifespan
         self._state = _State.NEW
         self._message = ""
+        self._aborted = False
         self._answered = trio.Event()
         self._stop = trio.Event()
         # Shielded, so that cancelling the server still lets the application shut down; `shutdown` gives the
@@ -110,7 +111,7 @@ class Lifespan:
                 await self._answered.wait()
             if self._state is _State.STOPPING:
                 self._state = _State.FAILED
-                self._message = f"it did not answer within {limit_s:g} s"
+                self._message = "it was not waited for" if self._aborted else f"it did not answer within {limit_s:g} s"
             phase.outcome = "complete" if self._state is _State.STOPPED else "failed"
         self._service.meter.set(_SHUTDOWN_SECONDS, phase.seconds)
         if self._state is _State.FAILED:
@@ -119,6 +120,7 @@ class Lifespan:
 
     def abort(self) -> None:
         """Give up waiting for the application."""
+        self._aborted = True
         self._scope.cancel()
         self._answered.set()
 
@@ -157,7 +159,7 @@ class Lifespan:
         if self._state in (_State.NEW, _State.STARTING):
             self._state = _State.DECLINED
             self._message = self._message or "it returned without an answer"
-        elif self._state is _State.STOPPING:
+        elif self._state is _State.STOPPING and not self._scope.cancelled_caught:
             self._state = _State.FAILED if self._message else _State.STOPPED
         elif self._state is _State.STARTED:
             # Nobody is left to shut down.

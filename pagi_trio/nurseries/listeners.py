@@ -86,6 +86,7 @@ class Listeners:
                 async with trio.open_nursery() as connections:
                     await self._accept_until_stopped(connections)
                     service.keep_alive = False
+                    service.draining = True
                     for connection in tuple(service.connections):
                         connection.drain()
                     connections.cancel_scope.deadline = trio.current_time() + service.config.timeouts.graceful_s
@@ -114,19 +115,19 @@ class Listeners:
     def _take(self, listener: Listener, connections: trio.Nursery) -> None:
         """Accept what waits, and start a connection for each."""
         service = self._service
-        room = self._connections_max - len(service.connections)
         for _ in range(ACCEPTS):
             try:
                 sock, peer = listener.sock.accept()
             except BlockingIOError:
                 return
             sock.setblocking(False)
-            if room <= 0:
+            if service.admitted >= self._connections_max:
                 self._reject(sock)
                 continue
-            room -= 1
             client: Address | None = None if listener.is_unix else (peer[0], peer[1])
             connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
+            # Here and not when it first runs, so that a burst is held to the limit as well.
+            service.admitted += 1
             connections.start_soon(connection.run)
 
     def _reject(self, sock: socket.socket) -> None:

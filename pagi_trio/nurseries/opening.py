@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Opening:
     """One handshake, until it has been answered."""
 
-    __slots__ = ("_connection", "_denial", "_head", "_request")
+    __slots__ = ("_connection", "_denial", "_head", "_refused", "_request")
 
     def __init__(self, connection: Connection, head: Head) -> None:
         """Read the request.
@@ -35,6 +35,7 @@ class Opening:
         self._head = head
         self._request = read_handshake(head.line.method, head.headers)
         self._denial: HTTPExchange | None = None
+        self._refused = False
 
     @property
     def subprotocols(self) -> list[str]:
@@ -97,11 +98,11 @@ class Opening:
 
     async def abandon(self) -> None:
         """Answer for an application that has ended without doing so."""
-        if not self.is_denied:
+        if not self.is_denied and not self._refused:
             await self._begin().fail(logged=True)
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own, if no answer has begun."""
         if self._denial is None:
-            self._begin()
+            self._refused = True
             self._connection.transport.post(error_response(status, reason, self._connection.service.date.line()))

@@ -56,8 +56,12 @@ class Service:
     """One application, its settings, and the connections that call it.
 
     Attributes:
+        connections: Those whose scope has been entered.
+        admitted: How many have been accepted and have not ended.
         now: Trio's clock at the reaper's last tick, seconds; exact enough for every deadline.
-        keep_alive: Whether connections take one request after another; not once the server stops.
+        keep_alive: Whether connections take one request after another.
+        draining: Whether the server stops, and no connection takes any further request.
+        short_head_bytes: A head of at most this length keeps all limits of length.
         deadlines_s: How long a connection may stay in each state, by state.
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
@@ -84,12 +88,15 @@ class Service:
         self.access = access
         self.certificate = certificate
         self.connections: set[Watched] = set()
+        self.admitted = 0
         self.changed = trio.Event()
         self.date = DateCache()
         self.now = trio.current_time()
         self.poller: EpollPoller | None = None
         self.context: Context = copy_context()
         self.keep_alive = config.timeouts.keep_alive_s > 0
+        self.draining = False
+        self.short_head_bytes = min(config.limits.request_line_bytes, config.limits.head_bytes)
         self._warned: set[str] = set()
         timeouts = config.timeouts
         forever = float("inf")

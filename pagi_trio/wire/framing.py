@@ -49,6 +49,11 @@ class ResponseFraming:
         self._left = 0
 
     @property
+    def has_body(self) -> bool:
+        """Whether what the application gives as body goes out at all; known once the head is written."""
+        return self._framing != _EMPTY
+
+    @property
     def is_chunked(self) -> bool:
         """Whether the body goes out in chunks."""
         return self._framing == _CHUNKED
