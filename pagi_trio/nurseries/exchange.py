@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 COPY_BYTES: Final = 131072
 """Up to this, a body is copied behind its head to leave in one write; a larger one is not held twice."""
 
+DISCARD_READS: Final = 16
+"""How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
+
 PIPELINE_BYTES: Final = 65536
 """How much of the requests that follow is read while an application waits for its disconnect."""
 
@@ -166,11 +169,26 @@ class HTTPExchange:
             if data is None:
                 break
             connection.buffer += data
-        if not transport.eof:
+        if not transport.eof and not (transport.hangup and len(connection.buffer) >= PIPELINE_BYTES):
             return None
         if self.stream is not None:
             self.disconnect("client_closed")
         return self._disconnect_event()
+
+    def _discard_ahead(self) -> None:
+        """Drop what fills the buffer of an event stream, since the client's leaving may come behind it.
+
+        That is requests which would wait for the stream to end, or a body that its application has begun to answer
+        without reading any of it; the connection is then of no further use.
+        """
+        connection = self.connection
+        for _ in range(DISCARD_READS):
+            if len(connection.buffer) < PIPELINE_BYTES or (self._body_taken and not self._request_done):
+                return
+            connection.keep_alive = False
+            connection.buffer = b""
+            self._request_done = True
+            self._watch()
 
     def _disconnect_event(self) -> HTTPDisconnect:
         if self.complete:
@@ -293,23 +311,14 @@ class HTTPExchange:
         return head + part, body
 
     def _enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
-        """Queue what the kernel left of a write; on an event stream, count what it took of the body."""
+        """Queue what the kernel left of a write; on an event stream, count what it takes of the body."""
         view = memoryview(data)
-        stream = self.stream
-        if stream is None or self._response is None or not body:
-            self.transport.enqueue(view[taken:])
-            return
-        end = len(data) - self._response.bytes_behind(more=more)
-        start = end - len(body)
-        if taken > start:
-            stream.sent(view[start : min(taken, end)])
-        for part, observer in (
-            (view[taken:start], None),
-            (view[max(taken, start) : end], stream.observe),
-            (view[max(taken, end) :], None),
-        ):
-            if part:
-                self.transport.enqueue(part, observer)
+        observer = None
+        if self.stream is not None and self._response is not None and body:
+            end = len(data) - self._response.bytes_behind(more=more)
+            observer = self.stream.observer(end - len(body), end)
+            observer(view[:taken], False)
+        self.transport.enqueue(view[taken:], observer)
 
     def _complete(self) -> None:
         """Note that the client has it all, and let the connection go on."""
@@ -382,10 +391,16 @@ class HTTPExchange:
     def tick(self, now: float) -> None:
         """Watch over an event stream whose application may neither send nor receive."""
         stream = self.stream
-        if stream is None or self.complete:
+        if self.complete:
+            return
+        if stream is None:
+            if self.transport.hangup:
+                # Behind a full buffer nobody reads the end, and nobody else would wake who waits for it.
+                self.transport.wake_readers()
             return
         if not self.disconnected:
             self._watch()
+            self._discard_ahead()
             if self.transport.lost:
                 self.disconnect(self.transport.lost)
         elif now - stream.disconnected_at >= CANCEL_AFTER_S:

@@ -5,6 +5,7 @@ Source: RFC 9112 sections 2.2, 9.3 and 9.6.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.errors import RequestError
@@ -170,6 +171,8 @@ class HTTP1Connection(Connection):
     async def _refuse(self, error: RequestError) -> None:
         """Answer what is not HTTP, and close."""
         log.info("%s: answered %d: %s", self, error.status, error)
+        if self.service.access is not None:
+            self.service.access.add(self.client, "-", error.status, 0, perf_counter())
         extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n" if error.status == 426 else b""
         self.transport.post(error_response(error.status, str(error), self.service.date.line(), extra))
         await self._linger()

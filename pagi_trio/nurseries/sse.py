@@ -18,6 +18,7 @@ from pagi_trio.wire.sse import EventCounter
 
 if TYPE_CHECKING:
     from pagi_trio.nurseries.service import Service
+    from pagi_trio.nurseries.transport import Observer
 
 _TOTAL: Final = catalog.index("pagi_sse_connections_total")
 _ACTIVE: Final = catalog.index("pagi_sse_connections_active")
@@ -51,6 +52,20 @@ class EventStream(ActiveScope):
         if not tally.dirty:
             tally.mark()
 
-    def observe(self, data: memoryview, _finished: bool) -> None:
-        """Count body bytes that had to be queued, as the kernel takes them."""
-        self.sent(data)
+    def observer(self, start: int, end: int) -> Observer:
+        """Return what counts the body in a write that the kernel takes piece by piece.
+
+        Args:
+            start: Where in the write the body begins, behind head and chunk size.
+            end: Where it ends.
+        """
+        position = 0
+
+        def took(piece: memoryview, _finished: bool) -> None:
+            nonlocal position
+            part = piece[max(start - position, 0) : max(end - position, 0)]
+            position += len(piece)
+            if part:
+                self.sent(part)
+
+        return took

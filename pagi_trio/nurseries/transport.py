@@ -15,7 +15,7 @@ import contextlib
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 
     from pagi_trio.nurseries.readiness import EpollPoller
 
-    Observer = Callable[[memoryview, bool], None]
+    Observer: TypeAlias = Callable[[memoryview, bool], None]
     """Told which bytes the kernel took, and whether they were the last of what was queued together."""
 
 READ_BYTES: Final = 65536
 """Bytes a read asks for; from 4 to 64 KiB there was no difference for small messages, and uploads want the most."""
 
 WRITE_BYTES: Final = 131072
-"""Bytes given to the kernel or to TLS at once: a non-blocking TLS send of 8 MiB would never return a partial count.
+"""Bytes given to the kernel or to TLS at once, so that a long queue does not keep the loop.
 
 More than 64 KiB, so that the usual chunk of a download still leaves in one piece with its framing.
 """
+
+RECORD_BYTES: Final = 16384
+"""Bytes given to TLS in one call: one record (RFC 8446 section 5.1). Of a longer write, OpenSSL would not say how many
+of its records the kernel has taken, and the client could have read more than was counted."""
 
 FLUSH_WRITES: Final = 16
 """Writes of one flush, so that a fast reader of a long queue does not keep the loop: 1 MiB of TLS takes about 1 ms."""
@@ -165,7 +169,10 @@ class Transport(Readable):
             raise ClientDisconnected(self.lost) from None
 
     def enqueue(self, data: memoryview, observer: Observer | None = None) -> None:
-        """Queue bytes behind those that wait already; they leave by `drain`, or by anybody's `flush_nowait`."""
+        """Queue bytes behind those that wait already; they leave by `drain`, or by anybody's `flush_nowait`.
+
+        All that is left of one write must come in one piece: TLS wants to see the same bytes again.
+        """
         if self._queue is None:
             self._queue = deque()
             self.stalled_since = trio.current_time()
@@ -289,6 +296,12 @@ class TLSTransport(Transport):
     __slots__ = ("_tls",)
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
+        try:
+            # wrap_socket would take the socket over and lose it, if the client is gone already.
+            sock.getpeername()
+        except OSError:
+            sock.close()
+            raise
         tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         super().__init__(tls, poller)
         self._tls = tls
@@ -304,11 +317,15 @@ class TLSTransport(Transport):
             raise BlockingIOError from None
 
     def _send_tls(self, data: bytes | memoryview) -> int:
-        part = data if len(data) <= WRITE_BYTES else memoryview(data)[:WRITE_BYTES]
+        view = memoryview(data)[:WRITE_BYTES]
+        sent = 0
         try:
-            return self._tls.send(part)
+            while sent < len(view):
+                sent += self._tls.send(view[sent : sent + RECORD_BYTES])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
+            if not sent:
+                raise BlockingIOError from None
+        return sent
 
     async def handshake(self) -> None:
         """Do the TLS handshake.
@@ -320,6 +337,7 @@ class TLSTransport(Transport):
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
+                self.ready = self.emptied
                 await self.wait_turn()
             except ssl.SSLWantWriteError:
                 with contextlib.suppress(trio.ClosedResourceError):

@@ -84,6 +84,7 @@ class WebSocketSession:
         "_ping_sent",
         "_receiving",
         "_sizes",
+        "_tally",
         "complete",
         "connection",
         "head",
@@ -105,6 +106,7 @@ class WebSocketSession:
         self.suspended = False
         self.moved = False
         self._opening: Opening | None = Opening(connection, head)
+        self._tally = connection.service.meter.websocket
         self._connected = False
         self._receiving = False
         self._active: ActiveScope | None = None
@@ -149,7 +151,6 @@ class WebSocketSession:
         What has arrived is returned before any cancellation point.
         """
         transport = self.transport
-        transport.budget -= 1
         if transport.budget < 0:
             await transport.breathe()
         if not self._connected:
@@ -190,16 +191,21 @@ class WebSocketSession:
 
     def _received(self, event: DataEvent) -> WebSocketReceive:
         """Count a message and make the application's event of it."""
-        tally = self.connection.service.meter.websocket
-        tally.received += 1
-        if not tally.dirty:
-            tally.mark()
+        message: WebSocketReceive
         if event[0] == TEXT:
             text = event[1]
-            tally.received_bytes += len(text) if text.isascii() else len(text.encode("utf-8"))
-            return {"type": "websocket.receive", "text": text}
-        tally.received_bytes += len(event[1])
-        return {"type": "websocket.receive", "bytes": event[1]}
+            size = len(text) if text.isascii() else len(text.encode("utf-8"))
+            message = {"type": "websocket.receive", "text": text}
+        else:
+            size = len(event[1])
+            message = {"type": "websocket.receive", "bytes": event[1]}
+        self.transport.budget -= 1 + (size >> 12)
+        tally = self._tally
+        tally.received += 1
+        tally.received_bytes += size
+        if not tally.dirty:
+            tally.mark()
+        return message
 
     def _control(self, event: Event) -> WebSocketDisconnect | None:
         if event[0] == PING:
@@ -270,7 +276,7 @@ class WebSocketSession:
             frame = encode(opcode, self._deflater.compress(payload), True)
         taken = transport.write_nowait(frame)
         if taken == len(frame):
-            tally = self.connection.service.meter.websocket
+            tally = self._tally
             tally.sent += 1
             tally.sent_bytes += size
             if not tally.dirty:
@@ -288,7 +294,7 @@ class WebSocketSession:
     def _observe(self, _data: memoryview, finished: bool) -> None:
         """Count a queued message once the kernel has taken its last byte."""
         if finished and self._sizes:
-            tally = self.connection.service.meter.websocket
+            tally = self._tally
             tally.sent += 1
             tally.sent_bytes += self._sizes.popleft()
             if not tally.dirty:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from . import table
-from .measure import counting_costs, cpu_costs, idle_costs
-from .servers import KINDS, Kind, ServerFailedError
+from .measure import BUDGET_S, ROUNDS, counting_costs, cpu_costs, idle_costs
+from .servers import KINDS, OURS, Kind, ServerFailedError
 from .works import MANY, WORKS, Work
 
 IDLE = "idle"
@@ -38,9 +38,10 @@ def _rows(name: str, arguments: argparse.Namespace) -> Iterator[str]:
     names = [kind.name for kind in arguments.servers]
     kinds = [kind for kind in arguments.servers if not kind.missing()]
     if name == METRICS:
-        for echo in (WORKS["echo"], WORKS["echo-many"]):
+        counted = (WORKS["echo"], WORKS["echo-many"]) if KINDS[OURS] in kinds else ()
+        for echo in counted:
             part_ns, whole_ns = counting_costs(echo, arguments.rounds, arguments.budget)
-            yield table.share_row(f"counting, of a {echo.title}", names, part_ns, whole_ns)
+            yield table.share_row(f"counting, of a {echo.title}", names, OURS, part_ns, whole_ns)
     elif name == IDLE:
         costs = idle_costs(kinds, arguments.rounds)
         yield table.row(f"idle WebSocket, of {MANY:,}", names, costs, table.kibibytes)
@@ -60,8 +61,10 @@ def _arguments() -> argparse.Namespace:
     works = [*WORKS, IDLE, METRICS]
     parser.add_argument("--only", type=_choice(works), default=works, help=f"any of {', '.join(works)}")
     parser.add_argument("--servers", type=_kinds, default=list(KINDS.values()), help=f"any of {', '.join(KINDS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds whose median is shown (5)")
-    parser.add_argument("--budget", type=float, default=0.5, help="CPU seconds of a server in a round (0.5)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds whose median is shown ({ROUNDS})")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET_S, help=f"CPU seconds of a server in a round ({BUDGET_S})"
+    )
     return parser.parse_args()
 
 

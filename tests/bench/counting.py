@@ -14,32 +14,22 @@ import trio
 
 from pagi_trio.metrics.meter import FLUSH_INTERVAL_S, Meter
 
-ECHOES = 200_000
-FOLDS = 100
-REPEATS = 7
-
-
-class _Service:
-    __slots__ = ("meter",)
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-
-class _Connection:
-    __slots__ = ("service",)
-
-    def __init__(self, service: _Service) -> None:
-        self.service = service
+ECHOES = 20_000
+FOLDS = 50
+REPEATS = 50
+"""Many short repetitions rather than few long ones: some of them are then left undisturbed."""
 
 
 class _Session:
-    """As far from its tally as a session of the server is: looking it up is part of the cost."""
+    """As far from its tally as a session of the server is: looking it up is part of the cost.
 
-    __slots__ = ("connection",)
+    The size of a message is not: the server takes it for its fairness budget, whether or not anybody counts.
+    """
 
-    def __init__(self, connection: _Connection) -> None:
-        self.connection = connection
+    __slots__ = ("tally",)
+
+    def __init__(self, meter: Meter) -> None:
+        self.tally = meter.websocket
 
 
 def added_ns(echo_ns: float) -> float:
@@ -53,35 +43,34 @@ def added_ns(echo_ns: float) -> float:
 
 
 def _count_ns() -> float:
-    session = _Session(_Connection(_Service(Meter.create())))
-    payload = bytes(64)
-    session.connection.service.meter.websocket.mark()
-    counted = min(_timed(_count, session, payload) for _ in range(REPEATS))
-    empty = min(_timed(_do_not_count, session, payload) for _ in range(REPEATS))
+    session = _Session(Meter.create())
+    session.tally.mark()
+    counted = min(_timed(_count, session) for _ in range(REPEATS))
+    empty = min(_timed(_do_not_count, session) for _ in range(REPEATS))
     return (counted - empty) / ECHOES
 
 
-def _timed(loop, session: _Session, payload: bytes) -> int:
+def _timed(loop, session: _Session) -> int:
     before = time.thread_time_ns()
-    loop(session, payload)
+    loop(session, 64)
     return time.thread_time_ns() - before
 
 
-def _count(session: _Session, payload: bytes) -> None:
+def _count(session: _Session, size: int) -> None:
     for _ in range(ECHOES):
-        tally = session.connection.service.meter.websocket
+        tally = session.tally
         tally.received += 1
-        tally.received_bytes += len(payload)
+        tally.received_bytes += size
         if not tally.dirty:
             tally.mark()
-        tally = session.connection.service.meter.websocket
+        tally = session.tally
         tally.sent += 1
-        tally.sent_bytes += len(payload)
+        tally.sent_bytes += size
         if not tally.dirty:
             tally.mark()
 
 
-def _do_not_count(session: _Session, payload: bytes) -> None:
+def _do_not_count(session: _Session, size: int) -> None:
     for _ in range(ECHOES):
         pass
 
@@ -92,8 +81,8 @@ async def _fold_ns() -> float:
     meter = Meter.create(interval_s)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(meter.run)
-        idle = min([await _turns_ns(meter, interval_s, counting=False) for _ in range(3)])
-        counting = min([await _turns_ns(meter, interval_s, counting=True) for _ in range(3)])
+        idle = min([await _turns_ns(meter, interval_s, counting=False) for _ in range(6)])
+        counting = min([await _turns_ns(meter, interval_s, counting=True) for _ in range(6)])
         nursery.cancel_scope.cancel()
     return (counting - idle) / FOLDS
 

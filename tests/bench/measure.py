@@ -19,6 +19,10 @@ from .works import MANY, Work
 WARM_UP = 64
 """Units before those measured: two or more on every connection, so that buffers and memos are in place."""
 
+ROUNDS = 9
+BUDGET_S = 0.3
+"""CPU time of a server in one round, about. Many short rounds spread what disturbs them evenly over the servers."""
+
 Costs = dict[str, list[float]]
 """Of each server, by name, what one of a work's units cost it in each round: nanoseconds of CPU time, or bytes."""
 

@@ -67,6 +67,8 @@ def _hypercorn(app: str, port: int) -> list[str]:
     return ["hypercorn", f"apps:{app}", "--worker-class", "trio", "--bind", f"127.0.0.1:{port}"]
 
 
+OUR_MODULES = ("pagi_trio", "trio", "hypercorn", "websockets", "click")
+
 OURS = "pagi-trio"
 UNCOUNTED = "pagi-trio --no-metrics"
 UVICORN = "uvicorn[standard]"
@@ -75,10 +77,10 @@ HYPERCORN = "hypercorn -k trio"
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(OURS, ("pagi_trio",), _ours),
+        Kind(OURS, OUR_MODULES, _ours),
         Kind(UVICORN, ("uvicorn", "uvloop", "httptools", "websockets"), _uvicorn),
         Kind(HYPERCORN, ("hypercorn", "trio"), _hypercorn),
-        Kind(UNCOUNTED, ("pagi_trio",), _ours_uncounted),
+        Kind(UNCOUNTED, OUR_MODULES, _ours_uncounted),
     )
 }
 

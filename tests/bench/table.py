@@ -25,10 +25,10 @@ def row(title: str, names: Sequence[str], costs: Costs, show: Show) -> str:
     return _row([title, *figures, *ratios])
 
 
-def share_row(title: str, names: Sequence[str], part_ns: float, whole_ns: float) -> str:
-    """Make a row that only the first server has a figure in: how much of a whole a part of it is."""
+def share_row(title: str, names: Sequence[str], name: str, part_ns: float, whole_ns: float) -> str:
+    """Make a row that one server alone has a figure in: how much of a whole a part of it is."""
     share = f"{part_ns / whole_ns:.2%} ({part_ns:.0f} of {whole_ns:,.0f} ns)"
-    return _row([title, share, *[""] * (2 * len(names) - 2)])
+    return _row([title, *[share if other == name else "" for other in names], *[""] * (len(names) - 1)])
 
 
 def per_second(cost_ns: float) -> str:

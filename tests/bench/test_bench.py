@@ -10,13 +10,10 @@ from statistics import median
 
 import pytest
 
-from .measure import counting_costs, cpu_costs, idle_costs
+from .measure import BUDGET_S, ROUNDS, counting_costs, cpu_costs, idle_costs
 from .servers import HYPERCORN, KINDS, OURS, UVICORN
 from .table import ratio
 from .works import WORKS
-
-ROUNDS = 5
-BUDGET_S = 0.5
 
 pytestmark = pytest.mark.bench
 

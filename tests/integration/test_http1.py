@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 
 import pytest
 import trio
@@ -539,8 +540,6 @@ async def test_a_response_completed_by_a_child_task_frees_the_connection(pagi_se
 
 
 async def test_context_variables_do_not_leak_from_one_request_to_the_next(pagi_serve, raw):
-    from contextvars import ContextVar
-
     mark = ContextVar("mark", default="clean")
 
     async def app(scope, receive, send):

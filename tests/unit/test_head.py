@@ -268,15 +268,27 @@ def test_chunked_is_understood_in_any_case_rfc9112_6_1():
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"gzip", b"gzip, chunked", b"chunked, chunked", b"chunked;x", b"identity", b"\xa0chunked", b"xchunked",
-     b"c\xe2\x84\xaaunked"],
+    [
+        b"",
+        b"gzip",
+        b"gzip, chunked",
+        b"chunked, chunked",
+        b"chunked;x",
+        b"identity",
+        b"\xa0chunked",
+        b"xchunked",
+        b"c\xe2\x84\xaaunked",
+    ],
 )
 def test_another_transfer_coding_is_a_501_rfc9112_6_1(value):
     assert refusal(b"Transfer-Encoding: " + value)[0] == 501
 
 
 def test_transfer_encoding_beside_content_length_is_a_400_rfc9112_6_3():
-    for fields in ((b"Transfer-Encoding: chunked", b"Content-Length: 5"), (b"Content-Length: 0", b"Transfer-Encoding: chunked")):
+    for fields in (
+        (b"Transfer-Encoding: chunked", b"Content-Length: 5"),
+        (b"Content-Length: 0", b"Transfer-Encoding: chunked"),
+    ):
         assert refusal(*fields) == (400, "Transfer-Encoding and Content-Length contradict each other")
     assert refusal(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked")[0] == 400
 
@@ -400,22 +412,58 @@ def test_what_is_refused_is_not_remembered(small_memos):
 # Properties
 
 PIECES = st.sampled_from(
-    [b"GET", b"POST", b" ", b"/", b"*", b"http://", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\r", b"\n", b"Host", b":", b"x",
-     b"Content-Length", b"Transfer-Encoding", b"chunked", b"5", b"+", b"_", b"\x0b", b"\x0c", b"\xa0", b"\t", b"[", b"]",
-     b"%", b"?", b"#", b"@", b"Cookie", b"Connection", b"Upgrade", b"websocket", b"Expect", b",", b";"]
+    [
+        b"GET",
+        b"POST",
+        b" ",
+        b"/",
+        b"*",
+        b"http://",
+        b"HTTP/1.1",
+        b"HTTP/1.0",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b"Host",
+        b":",
+        b"x",
+        b"Content-Length",
+        b"Transfer-Encoding",
+        b"chunked",
+        b"5",
+        b"+",
+        b"_",
+        b"\x0b",
+        b"\x0c",
+        b"\xa0",
+        b"\t",
+        b"[",
+        b"]",
+        b"%",
+        b"?",
+        b"#",
+        b"@",
+        b"Cookie",
+        b"Connection",
+        b"Upgrade",
+        b"websocket",
+        b"Expect",
+        b",",
+        b";",
+    ]
 )
 
 
 @given(st.one_of(st.binary(), st.lists(PIECES, max_size=40).map(b"".join)))
 @example(b"")
-@example(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + "٥".encode())
+@example(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"\xd9\xa5")
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_head_or_a_request_error(raw):
     try:
         parsed = parse_head(raw, 100)
     except RequestError as error:
-        assert error.status in {400, 417, 431, 501, 505}
-        assert str(error).isprintable()
+        assert error.status in {400, 417, 431, 501, 505}  # noqa: PT017 - it need not raise
+        assert str(error).isprintable()  # noqa: PT017 - it need not raise
     else:
         assert parsed.content_length == 0 or not parsed.flags & head_module.CHUNKED
         assert all(name == name.lower() and value == value.strip(b" \t") for name, value in parsed.headers)
@@ -423,7 +471,7 @@ def test_any_bytes_are_a_head_or_a_request_error(raw):
     try:
         check_unfinished(raw, *with_limits)
     except RequestError as error:
-        assert error.status in {400, 414, 431}
+        assert error.status in {400, 414, 431}  # noqa: PT017 - it need not raise
 
 
 NAMES = st.text("abcXYZ-_09", min_size=1, max_size=12).map(str.encode)

@@ -1,0 +1,156 @@
+"""The access log: one line in the common log format for each response."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import trio
+
+from pagi_trio.errors import ConfigError
+from pagi_trio.testing import serving
+
+from .conftest import RawClient, hello, respond
+
+pytestmark = pytest.mark.trio
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LINE = re.compile(
+    r'(?P<host>\S+) - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "(?P<request>[^"]*)" (?P<status>\d{3})'
+    r" (?P<size>\d+) (?P<seconds>\d+\.\d{6})"
+)
+
+
+def lines(path):
+    """Return host, request, status and size of every line, each checked to be one."""
+    matches = [LINE.fullmatch(line) for line in path.read_text("utf-8").splitlines()]
+    assert None not in matches, path.read_text("utf-8")
+    assert all(float(match["seconds"]) < 60 for match in matches)
+    return [(match["host"], match["request"], int(match["status"]), int(match["size"])) for match in matches]
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "access.log"
+
+
+async def exchange(server, raw, *requests):
+    """Send requests one after another, each on a connection of its own; return their statuses."""
+    statuses = []
+    for request in requests:
+        async with raw(server) as client:
+            await client.send(request)
+            statuses.append((await client.read_head())[0])
+            await client.read_to_end()
+    return statuses
+
+
+def get(path, *, method=b"GET", version=b"1.1"):
+    return method + b" " + path + b" HTTP/" + version + b"\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def test_a_line_for_each_response_with_its_body_bytes(raw, log):
+    async def app(scope, receive, send):
+        if scope["path"] == "/parts":
+            await send({"type": "http.response.start", "status": 201, "headers": []})
+            for part in (b"one", b"", b"three"):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body"})
+        else:
+            await respond(send, b"hello", status=404)
+
+    async with serving(app, lifespan="off", access_log=str(log)) as server:
+        await exchange(server, raw, get(b"/a%20b?c=%22"), get(b"/parts", version=b"1.0"), get(b"/", method=b"POST"))
+    assert lines(log) == [
+        ("127.0.0.1", "GET /a%20b?c=%22 HTTP/1.1", 404, 5),
+        ("127.0.0.1", "GET /parts HTTP/1.0", 201, 8),
+        ("127.0.0.1", "POST / HTTP/1.1", 404, 5),
+    ]
+
+
+async def test_a_response_to_head_has_no_bytes(raw, log):
+    async with serving(hello, lifespan="off", access_log=str(log)) as server:
+        await exchange(server, raw, get(b"/", method=b"HEAD"))
+    assert lines(log) == [("127.0.0.1", "HEAD / HTTP/1.1", 200, 0)]
+
+
+async def test_nothing_that_a_client_sends_makes_a_line_of_its_own(raw, log):
+    async with serving(hello, lifespan="off", access_log=str(log)) as server:
+        assert await exchange(server, raw, get(b'/"%0a"\\'), get(b'/?"200"')) == [200, 200]
+    assert [request for _, request, _, _ in lines(log)] == ["GET /%22%0a%22\\ HTTP/1.1", "GET /?%22200%22 HTTP/1.1"]
+
+
+async def test_the_servers_own_answers_have_their_lines_too(raw, log, caplog):
+    async def app(scope, receive, send):
+        if scope["path"] == "/fails":
+            raise ValueError("broken")
+
+    async with serving(app, lifespan="off", access_log=str(log)) as server:
+        assert await exchange(server, raw, get(b"/fails"), get(b"/silent")) == [500, 500]
+    assert [(request, status) for _, request, status, _ in lines(log)] == [
+        ("GET /fails HTTP/1.1", 500),
+        ("GET /silent HTTP/1.1", 500),
+    ]
+
+
+async def test_pipelined_requests_have_a_line_each_in_order(raw, log):
+    async with serving(hello, lifespan="off", access_log=str(log)) as server, raw(server) as client:
+        await client.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(50)))
+        for _ in range(50):
+            await client.read_response()
+    assert [request for _, request, _, _ in lines(log)] == [f"GET /{n} HTTP/1.1" for n in range(50)]
+
+
+async def test_lines_are_written_while_the_server_runs(raw, log):
+    async with serving(hello, lifespan="off", access_log=str(log)) as server, raw(server) as client:
+        await client.send(GET)
+        await client.read_response()
+        with trio.fail_after(10):
+            while not log.read_text():
+                await trio.sleep(0.01)
+        assert len(lines(log)) == 1
+
+
+async def test_a_log_is_added_to(raw, log):
+    for _ in range(2):
+        async with serving(hello, lifespan="off", access_log=str(log)) as server:
+            await exchange(server, raw, get(b"/"))
+    assert len(lines(log)) == 2
+
+
+async def test_a_unix_client_has_no_address(log, tmp_path):
+    path = str(tmp_path / "app.sock")
+    bind = (f"unix:{path}",)
+    async with (
+        serving(hello, lifespan="off", access_log=str(log), bind=bind),
+        await trio.open_unix_socket(path) as stream,
+    ):
+        await stream.send_all(GET)
+        await RawClient(stream).read_response()
+    assert [host for host, *_ in lines(log)] == ["-"]
+
+
+async def test_a_dash_is_standard_output_and_leaves_it_open(raw, capsys):
+    async with serving(hello, lifespan="off", access_log="-") as server:
+        await exchange(server, raw, get(b"/"))
+    assert LINE.fullmatch(capsys.readouterr().out.rstrip("\n"))
+    print("still open")
+    assert capsys.readouterr().out == "still open\n"
+
+
+async def test_without_the_setting_nothing_is_written(raw, capsys):
+    async with serving(hello, lifespan="off") as server:
+        await exchange(server, raw, get(b"/"))
+    assert capsys.readouterr().out == ""
+
+
+async def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    target = str(tmp_path / "missing" / "access.log")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with serving(hello, lifespan="off", access_log=target):
+            raise AssertionError("it must not start")
+    error = caught.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, ConfigError)
+    assert str(error) == f"access_log: cannot write to {target!r}: No such file or directory"

@@ -1,0 +1,325 @@
+"""Quart-Trio over real sockets: an application that answers from child tasks and always listens beside it."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+import trio_websocket
+from quart import abort, request, websocket
+from quart_trio import QuartTrio
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pagi_trio.testing import serving
+
+pytestmark = pytest.mark.trio
+
+
+def one_connection(server):
+    """Return a client whose requests share one connection."""
+    return httpx.AsyncClient(
+        base_url=server.url, verify=False, trust_env=False, timeout=5, limits=httpx.Limits(max_connections=1)
+    )
+
+
+def app_errors(server):
+    return sum(server.metrics.value("pagi_server_app_errors_total", scope=s) for s in ("http", "websocket", "sse"))
+
+
+async def wait(event):
+    with trio.fail_after(5):
+        await event.wait()
+
+
+@pytest.fixture
+def app():
+    app = QuartTrio(__name__)
+
+    @app.get("/plain")
+    async def plain():
+        return "plain"
+
+    return app
+
+
+async def test_one_request_after_another_on_one_connection(pagi_serve, app):
+    @app.post("/items/<int:number>")
+    async def item(number):
+        return {"number": number, "q": request.args["q"], **await request.get_json()}
+
+    @app.get("/nothing")
+    async def nothing():
+        return "", 204
+
+    server = await pagi_serve(app)
+    async with one_connection(server) as client:
+        for number in range(5):
+            response = await client.post(f"/items/{number}?q=ä", json={"sent": "ü"})
+            assert response.json() == {"number": number, "q": "ä", "sent": "ü"}
+            assert (await client.get("/nothing")).status_code == 204
+            assert (await client.head("/plain")).headers["content-length"] == "5"
+            assert (await client.get("/missing")).status_code == 404
+    assert server.metrics.value("pagi_server_connections_total") == 1
+    assert app_errors(server) == 0
+
+
+async def test_pipelined_requests_survive_the_listening_task(pagi_serve, app, raw):
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(b"GET /plain HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        for _ in range(20):
+            assert (await client.read_response())[2] == b"plain"
+
+
+async def test_a_body_is_read_whole_or_as_it_comes(pagi_serve, app, raw):
+    first = trio.Event()
+
+    @app.post("/whole")
+    async def whole():
+        return str(len(await request.get_data()))
+
+    @app.post("/parts")
+    async def parts():
+        total = 0
+        async for part in request.body:
+            total += len(part)
+            first.set()
+        return str(total)
+
+    server = await pagi_serve(app)
+    async with one_connection(server) as client:
+        for size in (0, 10, 500_000):
+            assert (await client.post("/whole", content=bytes(size))).text == str(size)
+    async with raw(server) as client:
+        await client.send(b"POST /parts HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhello")
+        await wait(first)
+        await client.send(b"world")
+        assert (await client.read_response())[2] == b"10"
+
+
+async def test_a_stream_arrives_part_by_part(pagi_serve, app):
+    go_on = trio.Event()
+
+    @app.get("/stream")
+    async def stream():
+        async def parts():
+            yield b"first"
+            await go_on.wait()
+            yield bytes(200_000)
+
+        return parts()
+
+    server = await pagi_serve(app)
+    async with one_connection(server) as client:
+        for _ in range(2):
+            async with client.stream("GET", "/stream") as response:
+                received = response.aiter_raw()
+                assert await anext(received) == b"first"
+                go_on.set()
+                assert b"".join([part async for part in received]) == bytes(200_000)
+            assert (await client.get("/plain")).text == "plain"
+    assert server.metrics.value("pagi_server_connections_total") == 1
+
+
+async def test_an_error_is_a_500_and_the_connection_goes_on(pagi_serve, app, caplog):
+    @app.get("/broken")
+    async def broken():
+        raise ValueError("broken")
+
+    @app.get("/refused")
+    async def refused():
+        abort(418)
+
+    server = await pagi_serve(app)
+    async with one_connection(server) as client:
+        for path, status in (("/broken", 500), ("/refused", 418), ("/plain", 200)):
+            assert (await client.get(path)).status_code == status
+    assert server.metrics.value("pagi_server_connections_total") == 1
+
+
+async def test_a_client_that_leaves_cancels_the_handler(pagi_serve, app, raw):
+    handling, cancelled = trio.Event(), trio.Event()
+
+    @app.get("/slow")
+    async def slow():
+        handling.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait(handling)
+        assert not cancelled.is_set()
+    await wait(cancelled)
+    async with one_connection(server) as client:
+        assert (await client.get("/plain")).text == "plain"
+    assert app_errors(server) == 0
+
+
+async def test_a_client_that_leaves_ends_its_stream(pagi_serve, app, raw):
+    ended = trio.Event()
+
+    @app.get("/endless")
+    async def endless():
+        async def parts():
+            try:
+                while True:
+                    yield bytes(65536)
+            finally:
+                ended.set()
+
+        return parts()
+
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.read_exactly(100_000)
+    await wait(ended)
+    async with one_connection(server) as client:
+        assert (await client.get("/plain")).text == "plain"
+    assert app_errors(server) == 0
+
+
+async def test_an_event_stream_counts_what_the_client_counts(pagi_serve, app):
+    @app.get("/events")
+    async def events():
+        async def blocks():
+            for number in range(10):
+                yield f"event: tick\ndata: {number}\n\n".encode()
+                yield b": heartbeat\n\n"
+
+        return blocks(), {"Content-Type": "text/event-stream"}
+
+    server = await pagi_serve(app)
+    size = 0
+    async with one_connection(server) as client:
+        for turn in (1, 2):
+            body = (await client.get("/events")).content
+            assert body.count(b"data: ") == 10
+            size += len(body)
+            assert server.metrics.value("pagi_sse_events_sent_total") == 10 * turn
+            assert (await client.get("/plain")).text == "plain"
+    assert server.metrics.value("pagi_sse_bytes_sent_total") == size
+    assert server.metrics.value("pagi_sse_connections_total") == 2
+    assert server.metrics.value("pagi_sse_connections_active") == 0
+    assert server.metrics.value("pagi_server_connections_total") == 1
+
+
+async def test_an_event_stream_that_only_sleeps_ends_with_its_client(pagi_serve, app, raw):
+    ended = trio.Event()
+
+    @app.get("/events")
+    async def events():
+        async def blocks():
+            try:
+                yield b"data: hello\n\n"
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+
+        return blocks(), {"Content-Type": "text/event-stream"}
+
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.read_until(b"data: hello")
+        assert server.metrics.value("pagi_sse_connections_active") == 1
+    await wait(ended)
+    assert server.metrics.value("pagi_sse_events_sent_total") == 1
+    assert app_errors(server) == 0
+
+
+async def test_a_websocket_counts_what_the_client_counts(pagi_serve, app):
+    ended = trio.Event()
+
+    @app.websocket("/ws")
+    async def echo():
+        try:
+            while True:
+                await websocket.send(await websocket.receive())
+        finally:
+            ended.set()
+
+    server = await pagi_serve(app)
+    messages = ["häuser", b"\x00\xff", "x" * 70_000]
+    async with trio_websocket.open_websocket_url(server.ws_url + "/ws") as client:
+        for message in messages:
+            await client.send_message(message)
+            assert await client.get_message() == message
+    await wait(ended)
+    size = sum(len(m.encode() if isinstance(m, str) else m) for m in messages)
+    for direction in ("received", "sent"):
+        assert server.metrics.value(f"pagi_websocket_messages_{direction}_total") == len(messages)
+        assert server.metrics.value(f"pagi_websocket_bytes_{direction}_total") == size
+    assert app_errors(server) == 0
+
+
+async def test_a_websocket_is_closed_by_its_handler_with_a_code_and_a_reason(pagi_serve, app):
+    @app.websocket("/ws")
+    async def leave():
+        await websocket.accept()
+        await websocket.send("bye")
+        await websocket.close(4001, "enough")
+
+    server = await pagi_serve(app)
+
+    def session():
+        # In a thread, by websockets: trio-websocket leaves its socket open when the server closes first.
+        with connect(server.ws_url + "/ws") as client:
+            assert client.recv(timeout=5) == "bye"
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=5)
+        return closed.value.rcvd
+
+    close = await trio.to_thread.run_sync(session)
+    assert (close.code, close.reason) == (4001, "enough")
+    assert app_errors(server) == 0
+
+
+async def test_before_and_after_serving_run_once_around_everything(app):
+    phases = []
+
+    @app.before_serving
+    async def before():
+        phases.append("before")
+
+    @app.after_serving
+    async def after():
+        phases.append("after")
+
+    @app.while_serving
+    async def around():
+        phases.append("enter")
+        yield
+        phases.append("leave")
+
+    async with serving(app) as server:
+        async with one_connection(server) as client:
+            assert (await client.get("/plain")).text == "plain"
+        assert sorted(phases) == ["before", "enter"]
+    assert sorted(phases[2:]) == ["after", "leave"]
+
+
+async def test_a_task_of_the_application_outlives_the_request(pagi_serve, app):
+    go_on, done = trio.Event(), trio.Event()
+
+    async def work():
+        await go_on.wait()
+        done.set()
+
+    @app.get("/order")
+    async def order():
+        app.add_background_task(work)
+        return "ordered"
+
+    server = await pagi_serve(app)
+    async with one_connection(server) as client:
+        assert (await client.get("/order")).text == "ordered"
+        assert (await client.get("/plain")).text == "plain"
+        assert not done.is_set()
+        go_on.set()
+        await wait(done)

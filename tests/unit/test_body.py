@@ -1,0 +1,183 @@
+"""Request bodies out of their framing: RFC 9112 sections 6.2, 6.3 and 7.1."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pagi_trio.errors import RequestError
+from pagi_trio.wire.body import EXTRA_MAX_BYTES, LINE_MAX_BYTES, ChunkedBody, LengthBody
+
+
+def take(body, *parts: bytes) -> tuple[bytes, bytes]:
+    """Feed parts, and return the body and what was left for the next request."""
+    taken = b""
+    for position, part in enumerate(parts):
+        payload, used = body.feed(part)
+        taken += payload
+        if body.done:
+            return taken, part[used:] + b"".join(parts[position + 1 :])
+        assert used == len(part), "an unfinished body leaves nothing over"
+    return taken, b""
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(RequestError) as caught:
+        take(ChunkedBody(), data)
+    assert caught.value.status == 400
+    return str(caught.value)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+CUTS = st.lists(st.integers(0, 10_000), max_size=12)
+
+
+# Of announced length
+
+
+def test_a_body_ends_after_its_length_and_leaves_the_rest_rfc9112_6_3():
+    body = LengthBody(5)
+    assert (body.done, body.left_bytes) == (False, 5)
+    assert body.feed(b"he") == (b"he", 2)
+    assert (body.done, body.left_bytes) == (False, 3)
+    assert body.feed(b"lloGET") == (b"llo", 3)
+    assert (body.done, body.left_bytes) == (True, 0)
+
+
+def test_a_length_of_nothing_is_done_at_once_rfc9112_6_2():
+    assert LengthBody(0).done
+
+
+@given(st.binary(max_size=200), st.binary(max_size=50), CUTS)
+@settings(max_examples=100, deadline=None)
+def test_any_cut_gives_the_same_body_of_announced_length(payload, rest, places):
+    body = LengthBody(len(payload))
+    if payload:
+        assert take(body, *cut(payload + rest, places)) == (payload, rest)
+    assert body.done
+
+
+# In chunks
+
+
+@pytest.mark.parametrize(
+    ("data", "payload"),
+    [
+        (b"0\r\n\r\n", b""),
+        (b"000\r\n\r\n", b""),
+        (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (b"A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", b"0123456789" * 2),
+        (b"00000000005\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (b"2\r\n\r\n\r\n0\r\n\r\n", b"\r\n"),
+        (b'1;a\r\nx\r\n0;b="c;d"\r\n\r\n', b"x"),
+        (b"1 \t;a\r\nx\r\n0\r\n\r\n", b"x"),
+        (b"1\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n", b"x"),
+    ],
+)
+def test_chunks_are_joined_and_extensions_and_trailers_dropped_rfc9112_7_1(data, payload):
+    body = ChunkedBody()
+    assert body.left_bytes is None
+    assert take(body, data + b"GET /") == (payload, b"GET /")
+    assert (body.done, body.left_bytes) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"",
+        b" 5",
+        b"5 ",
+        b"+5",
+        b"-5",
+        b"0x5",
+        b"5_0",
+        b"0_5",
+        b"5.",
+        b"g",
+        b"\xd9\xa5",
+        b"5\xa0",
+        b"\x0b5",
+        b"5\x0c",
+        b"5,",
+        b"5\x00",
+        b"f" * 16,
+        b"0" * 16,
+        b"5;\x00",
+        b"5;a\x7f",
+        b"5;\r",
+    ],
+)
+def test_a_chunk_size_is_hexadecimal_digits_rfc9112_7_1(size):
+    assert refusal(size + b"\r\nhello\r\n") == "a chunk size is not a hexadecimal number"
+
+
+@pytest.mark.parametrize("data", [b"5\nhello\r\n", b"\n", b"5\r\nhello\r\n0\n\n", b"0\r\nA: b\n\r\n", b"0\r\n\n"])
+def test_lines_end_in_cr_lf_rfc9112_2_2(data):
+    assert refusal(data) == "lines end in CR LF"
+
+
+@pytest.mark.parametrize("data", [b"5\r\nhelloX", b"5\r\nhello\n", b"5\r\nhello\rX", b"5\r\nhello0\r\n\r\n"])
+def test_a_chunk_is_followed_by_its_line_end_rfc9112_7_1(data):
+    assert refusal(data) == "a chunk does not end with CR LF"
+
+
+@pytest.mark.parametrize("trailer", [b"A : b", b" folded", b"A", b": b", b"A: b\x00", b"A: b\rc"])
+def test_a_trailer_is_a_field_line_rfc9112_7_1_2(trailer):
+    assert refusal(b"0\r\n" + trailer + b"\r\n\r\n") == "a trailer line is not name, colon, value"
+
+
+def test_a_line_is_bounded_however_it_comes():
+    complaint = f"a chunk or trailer line is longer than {LINE_MAX_BYTES} bytes"
+    longest = (b"1;" + b"a" * LINE_MAX_BYTES)[: LINE_MAX_BYTES - 2] + b"\r\n"
+    assert take(ChunkedBody(), longest + b"x\r\n0\r\n\r\n") == (b"x", b"")
+    assert refusal(b"1;" + b"a" * LINE_MAX_BYTES) == complaint
+    body = ChunkedBody()
+    with pytest.raises(RequestError, match="longer than"):
+        take(body, *([b"0"] * (LINE_MAX_BYTES + 1)))
+
+
+def test_what_is_not_data_is_bounded_in_all():
+    complaint = f"chunk extensions and trailers are longer than {EXTRA_MAX_BYTES} bytes"
+    chunk = b"1;" + b"a" * 999 + b"\r\nx\r\n"
+    assert take(ChunkedBody(), chunk * 65 + b"0\r\n\r\n") == (b"x" * 65, b"")
+    assert refusal(chunk * 66) == complaint
+    assert refusal(b"0\r\n" + (b"A: " + b"b" * 997 + b"\r\n") * 66) == complaint
+
+
+CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
+EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b' ;c="d"'])
+TRAILERS = st.lists(st.sampled_from([b"A: b", b"C:", b"D: \xff"]), max_size=3)
+
+
+@given(CHUNKS, EXTENSIONS, TRAILERS, st.binary(max_size=20), CUTS)
+@example([b"\r\n0\r\n\r\n"], b"", [], b"", list(range(30)))
+@settings(max_examples=300, deadline=None)
+def test_any_cut_gives_the_same_chunked_body_rfc9112_7_1_3(chunks, extension, trailers, rest, places):
+    data = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
+    data += b"0\r\n" + b"".join(line + b"\r\n" for line in trailers) + b"\r\n"
+    body = ChunkedBody()
+    assert take(body, *cut(data + rest, places)) == (b"".join(chunks), rest)
+    assert body.done
+
+
+PIECES = st.sampled_from([b"0", b"5", b"\r\n", b"\r", b"\n", b";", b"a", b"A: b", b"hello", b" ", b"_", b"+", b"\x00"])
+
+
+@given(st.one_of(st.binary(max_size=100), st.lists(PIECES, max_size=30).map(b"".join)), CUTS)
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_raise_nothing_but_a_request_error_and_the_same_however_cut(data, places):
+    def outcome(parts):
+        body = ChunkedBody()
+        try:
+            return (*take(body, *parts), body.done)
+        except RequestError as error:
+            return error.status, str(error)
+
+    assert outcome(cut(data, places)) == outcome([data])
