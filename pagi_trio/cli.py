@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import signal
+import threading
 import traceback
 from typing import TYPE_CHECKING, Final, Self
 
@@ -31,6 +32,10 @@ PROGRAM: Final = "pagi-trio"
 
 EXIT_USAGE: Final = 2
 EXIT_APP: Final = 3
+EXIT_STUCK: Final = 1
+
+SLACK_S: Final = 1.0
+"""What a shutdown may take beyond the graceful and the lifespan timeout, before the process is ended all the same."""
 
 # What a shell reports for a program that was ended by SIGINT.
 _EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0 after a clean stop, 2 where usage, configuration, address or certificate are wrong, 3
+        The exit code: 0 after a clean stop, 1 where the application could not be stopped, 2 where usage, configuration, address or certificate are wrong, 3
         where the application cannot be imported or refuses to start.
     """
     try:
@@ -112,7 +117,8 @@ def _read_file(ours: str | None, theirs: str | None) -> tuple[Config, list[str]]
 
 
 async def _serve(app: App, config: Config) -> None:
-    with _Signals() as signals, signals.cancel_scope:
+    timeouts = config.timeouts
+    with _Signals(timeouts.graceful_s + timeouts.shutdown_s + SLACK_S) as signals, signals.cancel_scope:
         await serve(app, config, shutdown_trigger=signals.first.wait, task_status=signals)
 
 
@@ -122,12 +128,18 @@ class _Signals:
     Handlers of the process and not `trio.open_signal_receiver`, so that the third works even while the
     application keeps Trio from running.
 
+    Args:
+        bound_s: How long the process may live after the first. Trio cannot end an application that shields itself,
+            or sits in a thread or a loop of its own; then this does.
+
     Attributes:
         first: Set by the first signal.
         cancel_scope: Ends a server that has not started yet, at the second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bound_s: float) -> None:
+        self._watchdog = threading.Timer(bound_s, _give_up, (bound_s,))
+        self._watchdog.daemon = True
         self.first = trio.Event()
         self.cancel_scope = trio.CancelScope()
         self._token = trio.lowlevel.current_trio_token()
@@ -139,6 +151,7 @@ class _Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watchdog.cancel()
         for one, handler in self._previous.items():
             signal.signal(one, handler)
 
@@ -148,6 +161,8 @@ class _Signals:
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
+        if self._count == 1:
+            self._watchdog.start()
         if self._count > 2:
             os._exit(128 + number)
         self._token.run_sync_soon(self.first.set if self._count == 1 else self._abort)
@@ -157,6 +172,12 @@ class _Signals:
             self._handle.abort()
         else:
             self.cancel_scope.cancel()
+
+
+def _give_up(after_s: float) -> None:
+    """End the process, whatever the application does."""
+    _log.error("the application did not end within %g s of the signal, and is left where it is", after_s)
+    os._exit(EXIT_STUCK)
 
 
 def _set_up_logging(level: str) -> None:

@@ -46,6 +46,14 @@ async def app(scope, receive, send):
     if scope["path"] == "/gated":
         say("app: gated")
         await trio.to_thread.run_sync(sys.stdin.readline)
+    if scope["path"] == "/shielded":
+        say("app: shielded")
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+    if scope["path"] == "/busy":
+        say("app: busy")
+        while True:
+            pass
     if scope["path"] == "/forever":
         say("app: forever")
         await trio.sleep_forever()
@@ -220,6 +228,18 @@ def test_a_second_signal_stops_at_once(cli, second):
             assert read_to_end(sock) == b""
         assert program.finish() == (0, "")
     assert not any("Traceback" in line for line in program.errors)
+
+
+# It takes the second that is allowed beyond the two timeouts.
+@pytest.mark.parametrize("path", ["/shielded", "/busy"])
+def test_an_application_that_cannot_be_cancelled_is_left_behind_at_the_bound(cli, path):
+    with cli("cmd_app", *TCP, "--graceful-timeout", "0", "--shutdown-timeout", "0") as program:
+        with request(program.wait_for_url(), path) as sock:
+            program.wait_for("app: " + path[1:])
+            program.send_signal(signal.SIGTERM)
+            assert read_to_end(sock) == b""
+        assert program.finish() == (1, "")
+    assert "did not end within 1 s of the signal" in program.errors[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
