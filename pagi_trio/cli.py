@@ -50,8 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0 after a clean stop, 1 where the application could not be stopped, 2 where usage, configuration, address or certificate are wrong, 3
-        where the application cannot be imported or refuses to start.
+        The exit code: 0 after a clean stop, 2 where usage, configuration, address or certificate are wrong, 3
+        where the application cannot be imported or refuses to start. An application that cannot be stopped ends
+        the process with 1 instead.
     """
     try:
         return make_command().main(arguments, prog_name=PROGRAM, standalone_mode=False) or 0
