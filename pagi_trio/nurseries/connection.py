@@ -14,7 +14,8 @@ from pagi_trio.metrics import catalog
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, HEAD, IDLE, TLS, log
 from pagi_trio.nurseries.tls_extension import describe_tls
-from pagi_trio.nurseries.transport import TLSTransport, Transport
+from pagi_trio.nurseries.tls_transport import TLSTransport
+from pagi_trio.nurseries.transport import Transport
 
 if TYPE_CHECKING:
     import socket

@@ -47,51 +47,42 @@ class HTTP1Connection(Connection):
         # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
         self._scanned = 0
 
-    async def _speak(self, previous: Exchange | None) -> bool:
+    async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901 - split, each request or idle session pays a coroutine
+        service = self.service
+        transport = self.transport
         try:
             if previous is not None:
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"
                 if not await self._settle(previous):
                     return False
-            return await self._requests()
+            while self.keep_alive and not service.draining:
+                head = self._take_head()
+                while head is None:
+                    if transport.eof or transport.closed:
+                        return False
+                    await transport.wait_turn()
+                    head = self._take_head()
+                self.keep_alive = head.keep_alive and service.keep_alive
+                self.state = APP
+                if head.is_websocket:
+                    await self._websocket(head)
+                    return False
+                exchange = self.current = HTTPExchange(self, head)
+                try:
+                    failed = await call(service, exchange.scope(), exchange)
+                finally:
+                    exchange.leave()
+                if exchange.moved:
+                    return True
+                if not exchange.complete:
+                    await exchange.fail(logged=failed)
+                if not await self._settle(exchange):
+                    return False
+                transport.budget -= 1
+                if transport.budget < 0:
+                    await transport.breathe()
         except RequestError as error:
             await self._refuse(error)
-            return False
-
-    async def _requests(self) -> bool:
-        """Call the application for one request after another.
-
-        Returns:
-            Whether the connection moved on to another task, and this one is done with it.
-        """
-        service = self.service
-        transport = self.transport
-        while self.keep_alive and not service.draining:
-            head = self._take_head()
-            while head is None:
-                if transport.eof or transport.closed:
-                    return False
-                await transport.wait_turn()
-                head = self._take_head()
-            self.keep_alive = head.keep_alive and service.keep_alive
-            self.state = APP
-            if head.is_websocket:
-                await self._websocket(head)
-                return False
-            exchange = self.current = HTTPExchange(self, head)
-            try:
-                failed = await call(service, exchange.scope(), exchange)
-            finally:
-                exchange.leave()
-            if exchange.moved:
-                return True
-            if not exchange.complete:
-                await exchange.fail(logged=failed)
-            if not await self._settle(exchange):
-                return False
-            transport.budget -= 1
-            if transport.budget < 0:
-                await transport.breathe()
         return False
 
     async def _websocket(self, head: Head) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -38,10 +37,6 @@ WRITE_BYTES: Final = 131072
 
 More than 64 KiB, so that the usual chunk of a download still leaves in one piece with its framing.
 """
-
-RECORD_BYTES: Final = 16384
-"""Bytes given to TLS in one call: one record (RFC 8446 section 5.1). Of a longer write, OpenSSL would not say how many
-of its records the kernel has taken, and the client could have read more than was counted."""
 
 FLUSH_WRITES: Final = 16
 """Writes of one flush, so that a fast reader of a long queue does not keep the loop: 1 MiB of TLS takes about 1 ms."""
@@ -288,81 +283,3 @@ class Transport(Readable):
         self.wake_readers()
         if self._writers:
             self._writers.unpark_all()
-
-
-class TLSTransport(Transport):
-    """A TLS connection over a non-blocking `ssl.SSLSocket`; `handshake` comes first."""
-
-    __slots__ = ("_tls",)
-
-    def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
-        try:
-            # wrap_socket would take the socket over and lose it, if the client is gone already.
-            sock.getpeername()
-        except OSError:
-            sock.close()
-            raise
-        tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        super().__init__(tls, poller)
-        self._tls = tls
-        self._recv = self._recv_tls
-        self._send = self._send_tls
-        # Records are shorter than READ_BYTES, so a short read says nothing; only WantRead tells that all is read.
-        self._after_short_read = True
-
-    def _recv_tls(self, size: int) -> bytes:
-        try:
-            return self._tls.recv(size)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-
-    def _send_tls(self, data: bytes | memoryview) -> int:
-        view = memoryview(data)[:WRITE_BYTES]
-        sent = 0
-        try:
-            while sent < len(view):
-                sent += self._tls.send(view[sent : sent + RECORD_BYTES])
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            if not sent:
-                raise BlockingIOError from None
-        return sent
-
-    async def handshake(self) -> None:
-        """Do the TLS handshake.
-
-        Raises:
-            ClientDisconnected: If it fails, for whatever reason.
-        """
-        while not self.closed:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.ready = self.emptied
-                await self.wait_turn()
-            except ssl.SSLWantWriteError:
-                with contextlib.suppress(trio.ClosedResourceError):
-                    await trio.lowlevel.wait_writable(self._tls)
-            except (OSError, ValueError):
-                self.lose("protocol_error")
-                break
-            else:
-                return
-        raise ClientDisconnected(self.lost)
-
-    @property
-    def tls(self) -> ssl.SSLSocket:
-        """The socket, to ask about the handshake."""
-        return self._tls
-
-    def finish_writing(self) -> None:
-        """Send close_notify, then half-close."""
-        with contextlib.suppress(OSError, ValueError):
-            self._tls.unwrap()
-        super().finish_writing()
-
-    def close(self, reason: str) -> None:
-        """Send close_notify if everything before it has been sent, then close."""
-        if not self.closed and self.is_drained and not self.lost:
-            with contextlib.suppress(OSError, ValueError):
-                self._tls.unwrap()
-        super().close(reason)
