@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.tally import Tally
+
+T = TypeVar("T", bound=Tally)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,16 +48,9 @@ class Flush:
         self._tallies: list[Tally] = []
         self._sampler_failed = False
 
-    def tally(
-        self,
-        *,
-        received: int | None = None,
-        received_bytes: int | None = None,
-        sent: int | None = None,
-        sent_bytes: int | None = None,
-    ) -> Tally:
-        """Make a tally that is folded here; it takes places in the store, None for what never occurs."""
-        tally = Tally(self._send, received=received, received_bytes=received_bytes, sent=sent, sent_bytes=sent_bytes)
+    def tally(self, kind: type[T], *series: int) -> T:
+        """Make a tally that is folded here; the arguments are its kind and its places in the store."""
+        tally = kind(self._send, series)
         self._tallies.append(tally)
         return tally
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
-from pagi_trio.metrics.tally import Tally
+from pagi_trio.metrics.tally import EventTally, MessageTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class Meter:
 
     Attributes:
         websocket: The tally of WebSocket messages.
-        sse: The tally of event streams; a message is an event.
+        sse: The tally of event streams.
     """
 
     __slots__ = ("_flush", "_segment", "_store", "sse", "websocket")
@@ -36,14 +36,16 @@ class Meter:
         self._segment = store.segment(slot)
         self._flush = Flush(self._segment, interval_s)
         self.websocket = self._flush.tally(
-            received=catalog.index("pagi_websocket_messages_received_total"),
-            received_bytes=catalog.index("pagi_websocket_bytes_received_total"),
-            sent=catalog.index("pagi_websocket_messages_sent_total"),
-            sent_bytes=catalog.index("pagi_websocket_bytes_sent_total"),
+            MessageTally,
+            catalog.index("pagi_websocket_messages_received_total"),
+            catalog.index("pagi_websocket_bytes_received_total"),
+            catalog.index("pagi_websocket_messages_sent_total"),
+            catalog.index("pagi_websocket_bytes_sent_total"),
         )
         self.sse = self._flush.tally(
-            sent=catalog.index("pagi_sse_events_sent_total"),
-            sent_bytes=catalog.index("pagi_sse_bytes_sent_total"),
+            EventTally,
+            catalog.index("pagi_sse_events_sent_total"),
+            catalog.index("pagi_sse_bytes_sent_total"),
         )
 
     @classmethod
@@ -95,8 +97,8 @@ class NullMeter:
     __slots__ = ("sse", "websocket")
 
     def __init__(self) -> None:
-        self.websocket = Tally()
-        self.sse = Tally()
+        self.websocket = MessageTally()
+        self.sse = EventTally()
 
     def add(self, index: int, amount: float = 1.0) -> None:
         """Do nothing."""

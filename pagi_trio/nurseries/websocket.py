@@ -201,8 +201,7 @@ class WebSocketSession:
             message = {"type": "websocket.receive", "bytes": event[1]}
         self.transport.budget -= 1 + (size >> 12)
         tally = self._tally
-        tally.received += 1
-        tally.received_bytes += size
+        tally.received.append(size)
         if not tally.dirty:
             tally.mark()
         return message
@@ -277,8 +276,7 @@ class WebSocketSession:
         taken = transport.write_nowait(frame)
         if taken == len(frame):
             tally = self._tally
-            tally.sent += 1
-            tally.sent_bytes += size
+            tally.sent.append(size)
             if not tally.dirty:
                 tally.mark()
         else:
@@ -295,8 +293,7 @@ class WebSocketSession:
         """Count a queued message once the kernel has taken its last byte."""
         if finished and self._sizes:
             tally = self._tally
-            tally.sent += 1
-            tally.sent_bytes += self._sizes.popleft()
+            tally.sent.append(self._sizes.popleft())
             if not tally.dirty:
                 tally.mark()
 

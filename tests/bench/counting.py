@@ -26,9 +26,10 @@ class _Session:
     The size of a message is not: the server takes it for its fairness budget, whether or not anybody counts.
     """
 
-    __slots__ = ("tally",)
+    __slots__ = ("meter", "tally")
 
     def __init__(self, meter: Meter) -> None:
+        self.meter = meter
         self.tally = meter.websocket
 
 
@@ -59,15 +60,15 @@ def _timed(loop, session: _Session) -> int:
 def _count(session: _Session, size: int) -> None:
     for _ in range(ECHOES):
         tally = session.tally
-        tally.received += 1
-        tally.received_bytes += size
+        tally.received.append(size)
         if not tally.dirty:
             tally.mark()
         tally = session.tally
-        tally.sent += 1
-        tally.sent_bytes += size
+        tally.sent.append(size)
         if not tally.dirty:
             tally.mark()
+    # What a fold costs for each message that it takes; what it costs for being one comes extra.
+    session.meter.fold_all()
 
 
 def _do_not_count(session: _Session, size: int) -> None:
@@ -92,7 +93,7 @@ async def _turns_ns(meter: Meter, interval_s: float, *, counting: bool) -> int:
     before = time.thread_time_ns()
     for _ in range(FOLDS):
         if counting:
-            tally.received += 1
+            tally.received.append(64)
             tally.mark()
         await trio.sleep(2 * interval_s)
         while tally.dirty:  # the machine was busy elsewhere

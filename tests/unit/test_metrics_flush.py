@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
-from pagi_trio.metrics.tally import Tally
+from pagi_trio.metrics.tally import EventTally, MessageTally, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,16 +33,20 @@ class Bench:
         self.store = Store()
         self.flush = Flush(self.store.segment(0), 0.05)
         self.tallies = [
-            (names, self.flush.tally(**{field: catalog.index(name) for field, name in names.items()}))
-            for names in (WEBSOCKET, SSE)
+            (names, self.flush.tally(kind, *map(catalog.index, names.values())))
+            for names, kind in ((WEBSOCKET, MessageTally), (SSE, EventTally))
         ]
         self.counted = dict.fromkeys([*WEBSOCKET.values(), *SSE.values()], 0)
 
     def count(self, which: int, direction: str, size: int) -> None:
         names, tally = self.tallies[which]
-        for field, amount in ((direction, 1), (f"{direction}_bytes", size)):
-            setattr(tally, field, getattr(tally, field) + amount)
-            self.counted[names[field]] += amount
+        if isinstance(tally, MessageTally):
+            getattr(tally, direction).append(size)
+        else:
+            tally.sent += 1
+            tally.sent_bytes += size
+        self.counted[names[direction]] += 1
+        self.counted[names[f"{direction}_bytes"]] += size
         if not tally.dirty:
             tally.mark()
 
@@ -53,11 +57,19 @@ class Bench:
         """The invariant: counted = folded + waiting."""
         for names, tally in self.tallies:
             for field, name in names.items():
-                assert self.counted[name] == self.folded(name) + getattr(tally, field)
+                assert self.counted[name] == self.folded(name) + waiting(tally, field)
 
     def check_all_folded(self) -> None:
         for name, amount in self.counted.items():
             assert self.folded(name) == amount
+
+
+def waiting(tally: MessageTally | EventTally, field: str) -> int:
+    """What a tally has counted and nobody has folded."""
+    if isinstance(tally, EventTally):
+        return int(getattr(tally, field))
+    sizes = getattr(tally, field.removesuffix("_bytes"))
+    return sum(sizes) if field.endswith("_bytes") else len(sizes)
 
 
 COUNT = st.tuples(
@@ -245,9 +257,18 @@ def test_folds_leave_nothing_in_the_channel_where_no_task_takes_from_it() -> Non
     run(scenario, task=False)
 
 
-def test_a_tally_without_a_channel_is_dirty_for_ever() -> None:
-    tally = Tally()
+@pytest.mark.parametrize("kind", [MessageTally, EventTally])
+def test_a_tally_without_a_channel_is_dirty_for_ever(kind: type[Tally]) -> None:
+    tally = kind()
     assert tally.dirty
-    tally.sent += 1
     with pytest.raises(AssertionError):
         tally.mark()
+
+
+def test_a_tally_that_nobody_folds_keeps_nothing() -> None:
+    tally = MessageTally()
+    for _ in range(10):
+        tally.sent.append(1)
+        tally.received.append(1)
+    assert not tally.sent
+    assert not tally.received

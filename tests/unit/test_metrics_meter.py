@@ -50,9 +50,10 @@ def test_reading_folds_first() -> None:
     metrics = Metrics(meter)
     states = iter([1.0, 2.0])
     meter.sample(lambda: meter.set(ACTIVE, next(states)))
+    meter.websocket.sent.append(5)
+    meter.sse.sent += 1
+    meter.sse.sent_bytes += 5
     for tally in (meter.websocket, meter.sse):
-        tally.sent += 1
-        tally.sent_bytes += 5
         tally.mark()
     assert metrics.value("pagi_websocket_messages_sent_total") == 1
     snapshot = metrics.snapshot()
@@ -65,7 +66,7 @@ def test_reading_folds_first() -> None:
 def test_two_meters_do_not_see_each_other() -> None:
     one, other = Meter.create(), Meter.create()
     one.add(ACTIVE)
-    one.websocket.received += 1
+    one.websocket.received.append(1)
     one.websocket.mark()
     assert Metrics(one).value("pagi_websocket_messages_received_total") == 1
     assert Metrics(other).value("pagi_websocket_messages_received_total") == 0
@@ -99,8 +100,9 @@ async def test_a_null_meter_does_nothing_and_its_task_ends_at_once() -> None:
     meter = NullMeter()
     called: list[int] = []
     meter.sample(lambda: called.append(1))
+    meter.websocket.sent.append(1)
+    meter.sse.sent += 1
     for tally in (meter.websocket, meter.sse):
-        tally.sent += 1
         assert tally.dirty
     meter.add(ACTIVE)
     meter.set(ACTIVE, 1.0)

@@ -86,7 +86,7 @@ def test_every_series_is_on_the_openmetrics_page(metrics: Metrics) -> None:
 
 
 def test_numbers_are_up_to_date(metrics: Metrics) -> None:
-    metrics.meter.websocket.sent += 12
+    metrics.meter.websocket.sent.extend([1] * 12)
     metrics.meter.websocket.mark()
     assert "\npagi_websocket_messages_sent_total 12.0\n" in page(metrics)
 
