@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import types
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import trio
 from trio.lowlevel import disable_ki_protection
@@ -82,7 +82,8 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
     """
     try:
         context = copy_context()
-        coroutine = cast("_Coroutine", service.app(scope, exchange.receive, exchange.send))
+        # A cast would be a call for each request.
+        coroutine: _Coroutine = service.app(scope, exchange.receive, exchange.send)  # type: ignore[assignment]
         try:
             message = step(context, coroutine, None)
         except AttributeError:

@@ -8,7 +8,7 @@ Source: the ASGI HTTP message format 2.4; RFC 9110 sections 6.4, 9.3.2, 10.1.1 a
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from trio.lowlevel import checkpoint_if_cancelled
 
@@ -82,7 +82,7 @@ class HTTPExchange:
         self._response: ResponseFraming | None = None
         self._sent = 0
         self._started = perf_counter() if connection.service.access is not None else 0.0
-        if head.has_body:
+        if head.content_length or head.flags & CHUNKED:
             self._expect_body(head)
 
     def _expect_body(self, head: Head) -> None:
@@ -113,7 +113,8 @@ class HTTPExchange:
 
     def scope(self) -> HTTPScope:
         """Make the ASGI scope."""
-        scope = cast("HTTPScope", self.connection.scope(self.head))
+        # A cast would be a call for each request.
+        scope: HTTPScope = self.connection.scope(self.head)  # type: ignore[assignment]
         scope["type"] = "http"
         scope["method"] = self.head.line.method
         return scope

@@ -14,7 +14,7 @@ from pagi_trio.nurseries.connection import Connection
 from pagi_trio.nurseries.exchange import HTTPExchange
 from pagi_trio.nurseries.service import APP, CLOSING, HEAD, IDLE, log
 from pagi_trio.nurseries.websocket import WebSocketSession
-from pagi_trio.wire.head import Head, check_unfinished, parse_head
+from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, parse_head
 from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class HTTP1Connection(Connection):
         # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
         self._scanned = 0
 
-    async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901 - split, each request or idle session pays a coroutine
+    async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901, PLR0912 - split, each request or idle session pays a coroutine
         service = self.service
         transport = self.transport
         try:
@@ -64,7 +64,7 @@ class HTTP1Connection(Connection):
                     head = self._take_head()
                 self.keep_alive = head.keep_alive and service.keep_alive
                 self.state = APP
-                if head.is_websocket:
+                if head.flags & UPGRADE_WEBSOCKET and head.is_websocket:
                     await self._websocket(head)
                     return False
                 exchange = self.current = HTTPExchange(self, head)
@@ -76,7 +76,9 @@ class HTTP1Connection(Connection):
                     return True
                 if not exchange.complete:
                     await exchange.fail(logged=failed)
-                if not await self._settle(exchange):
+                if exchange.body is None:
+                    self._idle()
+                elif not await self._settle(exchange):
                     return False
                 transport.budget -= 1
                 if transport.budget < 0:
@@ -104,10 +106,14 @@ class HTTP1Connection(Connection):
         if exchange.body is not None and not exchange.body.done and not await self._skip_body(exchange):
             await self._linger()
             return False
+        self._idle()
+        return True
+
+    def _idle(self) -> None:
+        """Be ready for the next request."""
         self.current = None
         self.state = IDLE
         self.since = self.service.now
-        return True
 
     async def _skip_body(self, exchange: HTTPExchange) -> bool:
         """Read and drop what the application left of a body, if that is little and certain to come."""

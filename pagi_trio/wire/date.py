@@ -12,16 +12,17 @@ from time import time
 class DateCache:
     """Keeps the field line of the current second."""
 
-    __slots__ = ("_line", "_second")
+    __slots__ = ("_line", "_until")
 
     def __init__(self) -> None:
-        self._second = 0
+        self._until = 0.0
         self._line = b""
 
     def line(self) -> bytes:
         """Return ``date: ...`` with its line end, for now."""
-        second = int(time())
-        if second != self._second:
-            self._second = second
+        now = time()
+        if not self._until - 1 <= now < self._until:
+            second = int(now)
+            self._until = second + 1.0
             self._line = b"date: %s\r\n" % formatdate(second, usegmt=True).encode("ascii")
         return self._line

@@ -32,7 +32,7 @@ class ResponseFraming:
         wrote_head: Whether the head has been handed out.
     """
 
-    __slots__ = ("_framing", "_left", "_request", "fields", "status", "wrote_head")
+    __slots__ = ("_framing", "_left", "_request", "_status_line", "fields", "status", "wrote_head")
 
     def __init__(self, request: RequestLine, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Check what the application starts its response with.
@@ -40,7 +40,7 @@ class ResponseFraming:
         Raises:
             AppProtocolError: If the status or a header field is none.
         """
-        status_line(status)
+        self._status_line = status_line(status)
         self._request = request
         self.status = status
         self.fields = ResponseFields(headers)
@@ -72,7 +72,7 @@ class ResponseFraming:
         """
         fields, status, request = self.fields, self.status, self._request
         flags = fields.flags
-        parts = [status_line(status), *fields.lines]
+        parts = [self._status_line, *fields.lines]
         if not flags & DATE:
             parts.append(date.line())
         if request.method == "HEAD" or status == 304:
