@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trio
@@ -34,7 +33,7 @@ from pagi_trio.nurseries.listeners import Listeners
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import Service, log
 from pagi_trio.nurseries.sockets import close_all, open_listeners
-from pagi_trio.nurseries.tls import create_ssl_context
+from pagi_trio.nurseries.tls import create_ssl_context, read_certificate
 from pagi_trio.urlmap import URLMap
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ class _Server:
             extensions=extensions,
             interrupt=self.interrupt,
             access=access,
-            certificate=None if config.tls.certfile is None else Path(config.tls.certfile).read_text("ascii"),
+            certificate=read_certificate(config.tls),
         )
         self._public = Listeners(self.service, self.listeners, tls)
         self._lifespan = Lifespan(self.service)
@@ -280,6 +279,8 @@ class _Server:
                 await self._public.accepting.wait()
                 for listener in self.listeners:
                     log.info("serving on %s", listener.url)
+                for listener in self.page_listeners:
+                    log.info("metrics on %s", listener.url)
                 task_status.started(Handle(self))
                 await self._public.stopping.wait()
             except KeyboardInterrupt:

@@ -120,14 +120,19 @@ def _drive(
             if exchange.complete and not exchange.moved:
                 exchange.move()
             exchange.suspended = True
-            value = yield message
-            exchange.suspended = False
-            message = step(context, coroutine, value)
+            try:
+                value = yield message
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - Trio did not understand: that is the application's to hear
+                exchange.suspended = False
+                message = context.run(coroutine.throw, error)
+            else:
+                exchange.suspended = False
+                message = step(context, coroutine, value)
     except StopIteration:
         return
-    except GeneratorExit:
-        coroutine.close()
-        raise
 
 
 async def _as_coroutine(awaitable: _Coroutine) -> None:
@@ -162,9 +167,9 @@ def handle_error(
     return cancelled
 
 
-# How frameworks pass on a disconnect that an endpoint did not expect: Starlette and what is built on it turn ours, and
-# the disconnect event itself, into exceptions of these names.
-_DEPARTURES: Final = frozenset(("ClientDisconnect", "WebSocketDisconnect"))
+# How frameworks pass on a disconnect that an endpoint did not expect: Starlette and what is built on it, and Quart from
+# 0.23 on, turn ours and the disconnect event itself into exceptions of these names.
+_DEPARTURES: Final = frozenset(("ClientDisconnect", "WebSocketDisconnect", "ClientDisconnectedError"))
 
 
 def _says_that_the_client_left(error: BaseException) -> bool:

@@ -99,18 +99,38 @@ class Connection(ABC):
 
         Cancellation: closes it at once; applications see it wherever they wait.
         """
-        service = self.service
-        with ActiveScope(service.meter, _TOTAL, _ACTIVE):
-            service.connections.add(self)
-            service.changed.set()
+        with ActiveScope(self.service.meter, _TOTAL, _ACTIVE) as active:
+            self.service.connections.add(self)
+            self.service.changed.set()
             try:
                 async with trio.open_nursery() as self._nursery:
                     self.cancel_scope = self._nursery.cancel_scope
                     await self._serve(None)
+                    if trio.lowlevel.current_task().child_nurseries[-1] is not self._nursery:
+                        await self._strand(active)
+            except Exception:  # noqa: BLE001 - an application's mistake, which must not reach other connections
+                log.exception("the application left a cancel scope open in %s", self)
             finally:
-                self.transport.close("server_shutdown")
-                service.connections.discard(self)
-                service.admitted -= 1
+                self._end()
+
+    async def _strand(self, active: ActiveScope) -> None:
+        """Keep a task whose application has left a nursery open, as generators that are not exhausted do.
+
+        If it ended, Trio would take that for an error of the parent nursery, and all other connections with it.
+        """
+        log.error("the application left a nursery open in %s; its task is kept until the server stops", self)
+        active.leave()
+        self._end()
+        await trio.sleep_forever()
+
+    def _end(self) -> None:
+        """Close, and leave the others' company."""
+        self.transport.close("server_shutdown")
+        if self in self.service.connections:
+            self.service.connections.discard(self)
+            self.service.admitted -= 1
+            if not self.service.admitted:
+                self.service.emptied.set()
 
     def scope(self, head: Head) -> ConnectionScope:
         """Make what the scopes of HTTP and WebSocket have in common; the dicts in it are the application's own."""
@@ -176,7 +196,7 @@ class Connection(ABC):
     def tick(self, now: float) -> None:
         """Look whether anything is past its time."""
         transport = self.transport
-        if not transport.is_drained:
+        if not transport.is_drained and not transport.lost:
             transport.flush_nowait()
             if now - transport.stalled_since > self.service.config.timeouts.write_stall_s:
                 self.abort("write_timeout")

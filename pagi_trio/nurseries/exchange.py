@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 COPY_BYTES: Final = 131072
 """Up to this, a body is copied behind its head to leave in one write; a larger one is not held twice."""
 
+CLIENT_LEFT: Final = 499
+"""What the access log says of a request whose client left before any answer; nginx's number for it."""
+
 DISCARD_READS: Final = 16
 """How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
 
@@ -50,6 +53,7 @@ class HTTPExchange:
 
     __slots__ = (
         "_body_taken",
+        "_logged",
         "_request_done",
         "_response",
         "_sent",
@@ -78,6 +82,7 @@ class HTTPExchange:
         self.expects_continue = False
         self.body: LengthBody | ChunkedBody | None = None
         self._body_taken = 0
+        self._logged = False
         self._request_done = False
         self._response: ResponseFraming | None = None
         self._sent = 0
@@ -213,6 +218,8 @@ class HTTPExchange:
             self.expects_continue = False
             payload, used = self.body.feed(data)
             connection.buffer = data[used:]
+            # Framing costs time, and is worth none: a body of tiny chunks must not keep the loop.
+            self.transport.budget -= (used - len(payload)) >> 5
             if payload or self.body.done:
                 break
             data = b""
@@ -261,7 +268,9 @@ class HTTPExchange:
                 if transport.budget < 0:
                     await transport.breathe()
             else:
-                # Without yielding: the connection would move to another task for every response.
+                # Without yielding, if all is written: the connection would move on for every response.
+                if not data:
+                    await transport.drain()
                 self._complete()
         elif message["type"] == "http.response.start":
             self._start(message)
@@ -341,6 +350,7 @@ class HTTPExchange:
         access = self.connection.service.access
         if access is None:
             return
+        self._logged = True
         line = self.head.line
         target = line.raw_path + b"?" + line.query if line.query else line.raw_path
         request = f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")
@@ -363,6 +373,11 @@ class HTTPExchange:
         Args:
             logged: Whether the application's error has been logged already.
         """
+        if self._response is not None and self._response.ended and not self.transport.lost:
+            # Its last send was cancelled while the client was taking the rest.
+            await self.transport.drain()
+            self._complete()
+            return
         self.connection.keep_alive = False
         if self.disconnected or self.transport.lost:
             return
@@ -377,9 +392,11 @@ class HTTPExchange:
             self._log_access()
 
     def leave(self) -> None:
-        """Count out the event stream, if this was one."""
+        """Count out the event stream, if this was one, and log a response whose client left."""
         if self.stream is not None:
             self.stream.leave()
+        if self.connection.service.access is not None and not self._logged:
+            self._log_access(0 if self._response is not None else CLIENT_LEFT)
 
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""
@@ -401,6 +418,9 @@ class HTTPExchange:
             return
         if not self.disconnected:
             self._watch()
+            if self.connection.buffer:
+                # Read from under a task that waits for the socket.
+                self.transport.wake_readers()
             self._discard_ahead()
             if self.transport.lost:
                 self.disconnect(self.transport.lost)
@@ -410,7 +430,7 @@ class HTTPExchange:
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""
         self.connection.keep_alive = False
-        if self.stream is not None and not self.client_left:
+        if self.stream is not None and not self.client_left and not self.complete:
             self.disconnect("server_shutdown")
             if self._response is not None and self._response.is_chunked:
                 # Whole for the client, which then connects again instead of reporting an error.

@@ -70,12 +70,12 @@ class HTTP1Connection(Connection):
                 exchange = self.current = HTTPExchange(self, head)
                 try:
                     failed = await call(service, exchange.scope(), exchange)
+                    if not exchange.complete:
+                        await exchange.fail(logged=failed)
                 finally:
                     exchange.leave()
                 if exchange.moved:
                     return True
-                if not exchange.complete:
-                    await exchange.fail(logged=failed)
                 if exchange.body is None:
                     self._idle()
                 elif not await self._settle(exchange):
@@ -83,6 +83,9 @@ class HTTP1Connection(Connection):
                 transport.budget -= 1
                 if transport.budget < 0:
                     await transport.breathe()
+            if not self.keep_alive and (self.buffer or transport.read_nowait()):
+                # Closing with unread bytes would reset the connection, and the response with it.
+                await self._linger()
         except RequestError as error:
             await self._refuse(error)
         return False
@@ -122,13 +125,19 @@ class HTTP1Connection(Connection):
         self.enter(HEAD)
         left = DRAIN_BYTES
         while exchange.body is not None and not exchange.body.done:
-            data = exchange.take_body()
+            try:
+                data = exchange.take_body()
+            except RequestError:
+                # The response is out: a second one would be taken for the next request's.
+                return False
             if data is None:
                 if self.transport.eof or self.transport.closed:
                     return False
                 await self.transport.wait_turn()
             elif (left := left - len(data)) < 0:
                 return False
+            elif self.transport.budget < 0:
+                await self.transport.breathe()
         return True
 
     def _take_head(self) -> Head | None:
@@ -170,7 +179,9 @@ class HTTP1Connection(Connection):
         log.info("%s: answered %d: %s", self, error.status, error)
         if self.service.access is not None:
             self.service.access.add(self.client, "-", error.status, 0, perf_counter())
-        extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n" if error.status == 426 else b""
+        extra = b""
+        if error.status == 426:
+            extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
         self.transport.post(error_response(error.status, str(error), self.service.date.line(), extra))
         await self._linger()
 

@@ -42,6 +42,14 @@ class _State(Enum):
     FAILED = auto()
 
 
+# What the log says of a startup.
+_OUTCOMES: Final = {
+    _State.STARTED: "complete",
+    _State.STOPPED: "complete",
+    _State.DECLINED: "declined",
+    _State.FAILED: "failed",
+}
+
 # What an application may answer, and where that leads.
 _ANSWERS: Final = {
     (_State.STARTING, "lifespan.startup.complete"): _State.STARTED,
@@ -85,10 +93,10 @@ class Lifespan:
             if self._state in (_State.NEW, _State.STARTING):
                 self._state = _State.FAILED
                 self._message = f"it did not answer within {limit_s:g} s"
-            phase.outcome = self._state.name.lower() if self._state is not _State.STARTED else "complete"
+            if self._state is _State.DECLINED and self._mode == "on":
+                self._state = _State.FAILED
+            phase.outcome = _OUTCOMES[self._state]
         self._service.meter.set(_STARTUP_SECONDS, phase.seconds)
-        if self._state is _State.DECLINED and self._mode == "on":
-            self._state = _State.FAILED
         if self._state is _State.FAILED:
             self._service.meter.add(_FAILURES["startup"])
             raise LifespanFailedError(f"the application failed to start: {self._message or 'it gave no reason'}")
@@ -146,10 +154,10 @@ class Lifespan:
         """Take an application's exception as what it means at this moment."""
         if self._state in (_State.NEW, _State.STARTING):
             self._message = f"{type(error).__name__}: {error}"
-            if self._mode == "on" or isinstance(error, KeyboardInterrupt):
+            if self._mode == "on" or _is_interrupt(error):
                 handle_error(self._service, "lifespan", "its lifespan", error)
             else:
-                log.info("the application declines its lifespan: %s", self._message)
+                log.info("the application has no lifespan, and is served without (%s)", self._message.rstrip(": "))
         else:
             handle_error(self._service, "lifespan", "its lifespan", error)
             self._message = f"{type(error).__name__}: {error}"
@@ -173,7 +181,9 @@ class Lifespan:
             return {"type": "lifespan.startup"}
         await self._stop.wait()
         if self._state is not _State.STOPPING:
-            await trio.sleep_forever()
+            # It has answered for the last time, and there will be nothing more to wait for.
+            self._scope.cancel()
+            await trio.lowlevel.checkpoint()
         return {"type": "lifespan.shutdown"}
 
     async def send(self, message: SendMessage) -> None:
@@ -191,6 +201,13 @@ class Lifespan:
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
             self._message = str(message.get("message", ""))
         self._answered.set()
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether an error is a Ctrl-C, or a group that holds one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 @trio.lowlevel.disable_ki_protection

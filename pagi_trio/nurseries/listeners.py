@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
     from pagi_trio.asgi import Address
     from pagi_trio.nurseries.service import Service
@@ -82,14 +84,22 @@ class Listeners:
             if service.poller is not None:
                 watchers.start_soon(service.poller.run)
             watchers.start_soon(reap, service)
-            with self._abort:
+            with self._abort, _ignore_stranded():
                 async with trio.open_nursery() as connections:
                     await self._accept_until_stopped(connections)
                     service.keep_alive = False
                     service.draining = True
+                    if service.admitted:
+                        seconds = service.config.timeouts.graceful_s
+                        log.info("stopping: %d connections have %g s to finish", service.admitted, seconds)
                     for connection in tuple(service.connections):
                         connection.drain()
                     connections.cancel_scope.deadline = trio.current_time() + service.config.timeouts.graceful_s
+                    service.emptied = trio.Event()
+                    if service.admitted:
+                        await service.emptied.wait()
+                    # Nobody is left but tasks that could not end by themselves.
+                    connections.cancel_scope.cancel()
             watchers.cancel_scope.cancel()
         self.closed.set()
 
@@ -151,6 +161,15 @@ class Listeners:
             await trio.sleep(ACCEPT_PAUSE_S)
         else:
             log.info("a connection to %s was gone before it was accepted: %s", listener.url, error.strerror)
+
+
+@contextmanager
+def _ignore_stranded() -> Iterator[None]:
+    """Take what Trio says of tasks whose applications left nurseries open; it has been logged when they did."""
+    try:
+        yield
+    except* RuntimeError as errors:
+        log.debug("tasks were left with open nurseries", exc_info=errors)
 
 
 def _default_limit() -> int:

@@ -101,6 +101,11 @@ class Opening:
         if not self.is_denied and not self._refused:
             await self._begin().fail(logged=True)
 
+    def leave(self) -> None:
+        """Count out a denial that was an event stream."""
+        if self._denial is not None:
+            self._denial.leave()
+
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own, if no answer has begun."""
         if self._denial is None:

@@ -58,6 +58,7 @@ class Service:
     Attributes:
         connections: Those whose scope has been entered.
         admitted: How many have been accepted and have not ended.
+        emptied: Set when the last of them ends.
         now: Trio's clock at the reaper's last tick, seconds; exact enough for every deadline.
         keep_alive: Whether connections take one request after another.
         draining: Whether the server stops, and no connection takes any further request.
@@ -89,6 +90,7 @@ class Service:
         self.certificate = certificate
         self.connections: set[Watched] = set()
         self.admitted = 0
+        self.emptied = trio.Event()
         self.changed = trio.Event()
         self.date = DateCache()
         self.now = trio.current_time()

@@ -62,6 +62,9 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening, and remove the unix socket's file unless another has taken its place."""
+        if self.sock.fileno() < 0:
+            # Closed before: by now the path, and even its inode, may be another server's.
+            return
         self.sock.close()
         if self.path is not None:
             with suppress(OSError):

@@ -6,6 +6,7 @@ default options, offers protocols that are not served, and asks for a password a
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # What is served, and no more: a client that agrees on h2 would get an error.
 ALPN_PROTOCOLS: Final = ("http/1.1",)
+
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\n?")
 
 _VERIFY_MODES: Final = {
     "none": ssl.CERT_NONE,
@@ -48,6 +51,17 @@ def create_ssl_context(tls: TLS) -> ssl.SSLContext | None:
         _load_authorities(context, "tls.ca_certs", tls.ca_certs)
     context.verify_mode = _VERIFY_MODES[tls.verify_mode]
     return context
+
+
+def read_certificate(tls: TLS) -> str | None:
+    """Return the server's certificate, PEM, for the scopes of applications; None where there is none.
+
+    The first certificate of the file and nothing else of it: many files hold the private key as well.
+    """
+    if tls.certfile is None:
+        return None
+    block = _CERTIFICATE.search(Path(tls.certfile).read_bytes())
+    return None if block is None else block[0].decode("ascii")
 
 
 def _load_chain(context: ssl.SSLContext, certfile: str, keyfile: str, password: str | None) -> None:

@@ -74,8 +74,13 @@ class TLSTransport(Transport):
                 self.ready = self.emptied
                 await self.wait_turn()
             except ssl.SSLWantWriteError:
-                with contextlib.suppress(trio.ClosedResourceError):
+                self._writing = True
+                try:
                     await trio.lowlevel.wait_writable(self._tls)
+                except trio.ClosedResourceError:
+                    pass
+                finally:
+                    self._writing = False
             except (OSError, ValueError):
                 self.lose("protocol_error")
                 break

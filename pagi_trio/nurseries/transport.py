@@ -123,8 +123,9 @@ class Transport(Readable):
             except trio.ClosedResourceError:
                 pass
             finally:
+                # All, since each of them may find a message, and one must be left to wait here.
                 if self._readers:
-                    self._readers.unpark()
+                    self._readers.unpark_all()
         else:
             if self._readers is None:
                 self._readers = trio.lowlevel.ParkingLot()
@@ -259,6 +260,8 @@ class Transport(Readable):
         """Note that nothing can be sent any more, and why; the first reason stands."""
         if not self.lost:
             self.lost = reason
+            if self._writing and not self.closed:
+                trio.lowlevel.notify_closing(self.sock)
 
     def finish_writing(self) -> None:
         """Tell the peer that nothing more comes, and go on reading (a half-close)."""

@@ -161,10 +161,13 @@ class WebSocketSession:
             message = self._inbox.popleft() if self._inbox else self._next_message()
             if message is not None:
                 return message
-            await transport.wait_turn()
+            if transport.budget < 0:
+                await transport.breathe()
+            else:
+                await transport.wait_turn()
 
     def _next_message(self) -> WebSocketReceive | WebSocketDisconnect | None:
-        """Return what can be returned now; reads the socket without waiting."""
+        """Return what can be returned now; reads the socket once at most, without waiting."""
         if self._disconnect is not None:
             return self._disconnect
         decoder = self._decoder
@@ -173,21 +176,25 @@ class WebSocketSession:
         transport = self.transport
         try:
             event = decoder.next_event()
-            while True:
-                if event is None:
-                    data = transport.read_nowait() if transport.ready else None
-                    if data:
-                        event = decoder.decode(data)
-                        continue
+            if event is None:
+                data = transport.read_nowait() if transport.ready or transport.closed else None
+                if not data:
                     return None if data is None else self._lost("client_closed")
+                event = decoder.decode(data)
+            while event is not None:
                 if event[0] == TEXT or event[0] == BINARY:
                     return self._received(event)
                 ended = self._control(event)
                 if ended is not None:
                     return ended
+                # A client may send nothing but these, as fast as it can.
+                transport.budget -= 1
+                if transport.budget < 0:
+                    return None
                 event = decoder.next_event()
         except WebSocketError as error:
             return self._close(error.code, str(error), "protocol_error")
+        return None
 
     def _received(self, event: DataEvent) -> WebSocketReceive:
         """Count a message and make the application's event of it."""
@@ -339,7 +346,7 @@ class WebSocketSession:
     def _lost(self, reason: str) -> WebSocketDisconnect:
         """Take note that the connection ended without a closing handshake."""
         self.transport.lose(reason)
-        return self._ended(ABNORMAL, reason)
+        return self._ended(ABNORMAL, self.transport.lost)
 
     def _ended(self, code: int, reason: str) -> WebSocketDisconnect:
         """Take note that the session is over, once; tell whoever receives."""
@@ -386,6 +393,7 @@ class WebSocketSession:
                         await transport.wait_turn()
                     elif data:
                         decoder.feed(data)
+                        await transport.breathe()
                 elif event[0] == CLOSE:
                     self._peer_closed = True
                 elif event[0] == TEXT or event[0] == BINARY:
@@ -400,9 +408,11 @@ class WebSocketSession:
         """Do nothing: a session is never complete before its connection."""
 
     def leave(self) -> None:
-        """Count out the session, if it was accepted."""
+        """Count out the session, if it was accepted, and whatever its denial was."""
         if self._active is not None:
             self._active.leave()
+        if self._opening is not None:
+            self._opening.leave()
 
     def shut_down(self) -> None:
         """Tell client and application that the server stops."""

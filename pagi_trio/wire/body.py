@@ -19,6 +19,9 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)
 LINE_MAX_BYTES: Final = 4096
 EXTRA_MAX_BYTES: Final = 65536
 
+FEED_STEPS: Final = 1024
+"""Lines and pieces of data taken in one go: 64 KiB of one-byte chunks would keep the loop for 50 ms."""
+
 
 class LengthBody:
     """A body of an announced number of bytes.
@@ -90,7 +93,9 @@ class ChunkedBody:
         parts: list[bytes] = []
         position = 0
         end = len(data)
-        while position < end and not self.done:
+        for _ in range(FEED_STEPS):
+            if position == end or self.done:
+                break
             if self._state == _DATA:
                 part = data[position : position + self._left]
                 parts.append(part)

@@ -32,8 +32,12 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
+# Python 3.11 has the names of RFC 7231 for these.
+_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
 _STATUS_LINES: Final = {
-    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii")) for status in HTTPStatus
+    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, _PHRASES.get(status.value, status.phrase).encode("ascii"))
+    for status in HTTPStatus
 }
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -159,6 +163,7 @@ def error_response(status: int, reason: str, date: bytes, extra: bytes = b"") ->
         date,
         b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(body),
         extra,
-        b"connection: close\r\n\r\n",
+        # RFC 9110 section 7.8: a message with Upgrade says so in Connection.
+        b"connection: close, upgrade\r\n\r\n" if b"upgrade:" in extra else b"connection: close\r\n\r\n",
     )
     return b"".join(head) + body

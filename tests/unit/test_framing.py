@@ -119,9 +119,11 @@ def test_204_and_304_have_no_body_and_no_framing_rfc9110_6_4_1(status):
     fields, stays = head_of(response)
     assert fields.keys() == {b"date"}
     assert stays
-    assert response.frame(b"", more=False) == b""
     with pytest.raises(AppProtocolError, match=f"status {status} has no body"):
         response.frame(b"x", more=False)
+    assert response.frame(b"", more=False) == b""
+    with pytest.raises(AppProtocolError, match="has ended"):
+        response.frame(b"", more=False)
 
 
 def test_a_204_has_no_content_length_and_a_304_may_rfc9110_8_6():
