@@ -1,0 +1,264 @@
+"""What an application gets wrong stays with its own connection, and its client never gets a wrong response."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+import pytest
+import trio
+
+from pagi_trio.nurseries.sockets import open_listeners
+from pagi_trio.testing import serving
+
+from .conftest import hello, respond
+from .test_websocket import HANDSHAKE, frame, open_websocket, read_frame
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def until(condition):
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+def kept_open(block):
+    """Return an application that leaves a block open, in a generator that it does not exhaust, and answers."""
+    generators = []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/open":
+
+            async def generate():
+                async with block() as inside:
+                    yield inside
+
+            generators.append(generate())
+            await anext(generators[-1])
+        await respond(send, b"answer")
+
+    return app, generators
+
+
+class open_scope:
+    async def __aenter__(self):
+        self.scope = trio.CancelScope()
+        return self.scope.__enter__()
+
+    async def __aexit__(self, *exc):
+        return self.scope.__exit__(*exc)
+
+
+@pytest.mark.parametrize("block", [trio.open_nursery, open_scope])
+# What Trio says when it finds such a generator at its end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.trio
+async def test_a_block_that_an_app_leaves_open_costs_nobody_else(raw, caplog, block):
+    app, generators = kept_open(block)
+    async with serving(app, lifespan="off", timeouts={"graceful_s": 5}) as server:
+        async with raw(server) as other:
+            await other.send(GET)
+            await other.read_response()
+            async with raw(server) as client:
+                await client.send(b"GET /open HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert (await client.read_response())[2] == b"answer"
+                assert await client.read_to_end() == b""
+            await other.send(GET)
+            assert (await other.read_response())[2] == b"answer"
+        await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
+        started = trio.current_time()
+    # Nobody waited for the task that was left over.
+    assert trio.current_time() - started < 5
+    assert any("left a" in message for message in caplog.messages)
+    generators.clear()
+
+
+@pytest.mark.trio
+async def test_an_await_that_is_not_trios_is_the_apps_error_and_nobody_elses(pagi_serve, raw, caplog):
+    seen = []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/foreign":
+            try:
+                async with trio.open_nursery():
+                    await asyncio.sleep(0)
+            except* TypeError as errors:
+                seen.append(errors)
+                raise
+        await respond(send, b"answer")
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(b"GET /foreign HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.read_response())[0] == 500
+    async with raw(server) as client:
+        await client.send(GET)
+        assert (await client.read_response())[2] == b"answer"
+    assert len(seen) == 1
+
+
+@pytest.mark.trio
+async def test_a_response_ends_once_even_while_its_end_is_on_the_way(pagi_serve, raw):
+    refused = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.move_on_after(0.01):
+            await send({"type": "http.response.body", "body": bytes(8_000_000), "more_body": True})
+        with trio.move_on_after(0.01):
+            await send({"type": "http.response.body", "body": b"last"})
+        try:
+            await send({"type": "http.response.body", "body": b""})
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        for _ in range(2):
+            await client.send(GET)
+            await trio.sleep(0.05)
+            assert (await client.read_response())[2] == bytes(8_000_000) + b"last"
+    assert len(refused) == 2
+    assert "has ended" in refused[0]
+
+
+@pytest.mark.trio
+async def test_an_empty_end_waits_for_what_is_before_it(pagi_serve, raw):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8000000")]})
+        with trio.move_on_after(0.01):
+            await send({"type": "http.response.body", "body": bytes(8_000_000), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await trio.sleep(0.05)
+        assert len((await client.read_response())[2]) == 8_000_000
+        assert await client.read_to_end() == b""
+
+
+@pytest.mark.trio
+async def test_a_body_that_breaks_after_its_answer_gets_no_second_one(pagi_serve, raw):
+    server = await pagi_serve(hello, lifespan="off")
+    async with raw(server) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloBROKEN")
+        assert (await client.read_response())[2] == b"hello"
+        assert await client.read_to_end() == b""
+
+
+@pytest.mark.trio
+async def test_a_write_timeout_ends_streams_and_sessions_alike(pagi_serve, raw):
+    reasons = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            message = {"type": "websocket.send", "bytes": bytes(1_000_000)}
+        else:
+            start = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+            await send(start)
+            message = {"type": "http.response.body", "body": bytes(1_000_000), "more_body": True}
+        try:
+            while True:
+                with trio.move_on_after(0.05):
+                    await send(message)
+        except OSError as error:
+            reasons.append(str(error))
+            raise
+
+    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3})
+    async with raw(server) as stream, raw(server) as session:
+        await stream.send(GET)
+        await session.send(HANDSHAKE % b"")
+        await until(lambda: len(reasons) == 2)
+        await until(lambda: server.metrics.value("pagi_sse_connections_active") == 0)
+        await until(lambda: server.metrics.value("pagi_websocket_connections_active") == 0)
+    assert reasons == ["the client has left (write_timeout)"] * 2
+
+
+@pytest.mark.trio
+async def test_each_of_several_receivers_gets_its_message(pagi_serve, raw):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+
+        async def answer_one():
+            message = await receive()
+            await send({"type": "websocket.send", "text": message["text"]})
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(answer_one)
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(frame(1, b"a") + frame(1, b"b"))
+        assert {(await read_frame(client))[1] for _ in range(2)} == {b"a", b"b"}
+        await client.send(frame(1, b"c"))
+        assert (await read_frame(client))[1] == b"c"
+        await client.send(frame(1, b"d"))
+        assert (await read_frame(client))[1] == b"d"
+
+
+@pytest.mark.trio
+async def test_a_denial_that_is_an_event_stream_counts_out(pagi_serve, raw, caplog):
+    async def app(scope, receive, send):
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "websocket.http.response.start", "status": 200, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b"data: x\n\n", "more_body": True})
+        raise ValueError("in the middle")
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(HANDSHAKE % b"")
+        await client.read_to_end()
+    assert server.metrics.value("pagi_sse_connections_total") == 1
+    assert server.metrics.value("pagi_sse_connections_active") == 0
+
+
+@pytest.mark.trio
+async def test_a_flood_of_control_frames_lets_others_run(pagi_serve, raw, caplog):
+    """An application that receives gets nothing from them, so the server itself must take its turns."""
+    caplog.set_level(logging.INFO)
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await respond(send, b"alive")
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    server = await pagi_serve(app, lifespan="off")
+    flood = frame(10, b"") * 10_000
+    async with raw(server) as flooder, raw(server) as client, trio.open_nursery() as nursery:
+        await open_websocket(flooder)
+
+        async def pour():
+            while True:
+                await flooder.send(flood)
+
+        nursery.start_soon(pour)
+        for _ in range(20):
+            await client.send(GET)
+            assert (await client.read_response())[2] == b"alive"
+        nursery.cancel_scope.cancel()
+
+
+def test_a_listener_closed_twice_leaves_the_file_of_its_successor(tmp_path):
+    path = tmp_path / "app.sock"
+    (first,) = open_listeners([f"unix:{path}"], 1)
+    first.close()
+    (second,) = open_listeners([f"unix:{path}"], 1)
+    # As a file system does that gives the inode of a file that is gone to the next one.
+    assert first.path == second.path
+    object.__setattr__(first, "inode", second.inode)
+    first.close()
+    assert os.path.exists(path)  # noqa: PTH110 - a socket is no regular file
+    second.close()
