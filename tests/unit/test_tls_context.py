@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 
 from pagi_trio.config import TLS
 from pagi_trio.errors import ConfigError
-from pagi_trio.nurseries.tls import create_ssl_context
+from pagi_trio.nurseries.tls import create_ssl_context, read_certificate
 
 # RSA keys take long to make.
 EC = trustme.KeyType.ECDSA
@@ -153,3 +153,15 @@ def test_what_cannot_be_used_is_named_and_nobody_is_asked_for_a_password(files, 
     with pytest.raises(ConfigError) as caught:
         create_ssl_context(TLS(**{"certfile": "cert.pem", "keyfile": "key.pem"} | settings))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_applications_see_the_certificate_and_never_the_key_beside_it(files, order):
+    parts = [(files / name).read_bytes() for name in ("key.pem", "cert.pem")][::order]
+    combined = files / "combined.pem"
+    combined.write_bytes("# für uns\n".encode() + b"".join(parts))
+    seen = read_certificate(TLS(certfile=str(combined), keyfile=str(combined)))
+    assert seen.startswith("-----BEGIN CERTIFICATE-----\n")
+    assert seen.count("BEGIN") == 1
+    assert ssl.PEM_cert_to_DER_cert(seen)
+    assert read_certificate(TLS()) is None
