@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pagi_trio.bind import DEFAULT_PORT
+from pagi_trio.bind import DEFAULT_PORT, parse_bind
 from pagi_trio.config import SETTINGS
 from pagi_trio.errors import ConfigError
 
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from pagi_trio.settings import Kind, Setting, Value
 
 DEFAULT_HOST: Final = "127.0.0.1"
+
+_EXAMPLE: Final = "pagi-trio package.module:app --bind 0.0.0.0:8000 --metrics-bind 127.0.0.1:9100"
+
+_EXIT_CODES: Final = (
+    ("0", "Stopped as asked, by one signal or two."),
+    ("1", "The application did not end in time after a signal, or the server failed."),
+    ("2", "Usage, configuration, an address or a certificate is wrong."),
+    ("3", "The application cannot be imported, or refuses to start."),
+    ("130", "Ctrl-C while the application was imported, or the third one; 143 for the third SIGTERM."),
+)
+
+# Of the texts that name a file; nothing else in their declaration says so.
+_FILES: Final = frozenset({"access_log", "tls.ca_certs", "tls.certfile", "tls.keyfile"})
 
 
 class SettingOption(click.Option):
@@ -30,12 +43,12 @@ class SettingOption(click.Option):
             default=None,
             multiple=setting.several,
             help=_help_text(setting),
-            metavar=setting.unit.upper() if setting.unit else None,
+            metavar=_metavar(setting),
         )
 
 
 class GroupedCommand(click.Command):
-    """A command whose help shows the flags group by group."""
+    """A command whose help shows the flags group by group, and ends with an example and the exit codes."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for the flags that are no settings, then one for each group of settings."""
@@ -47,6 +60,14 @@ class GroupedCommand(click.Command):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example and the exit codes."""
+        with formatter.section("Example"):
+            # Not as text, which would be wrapped.
+            formatter.write(f"{'':{formatter.current_indent}}{_EXAMPLE}\n")
+        with formatter.section("Exit codes"):
+            formatter.write_dl(_EXIT_CODES)
 
 
 def make_options() -> list[click.Parameter]:
@@ -62,9 +83,14 @@ def make_options() -> list[click.Parameter]:
             type=click.Choice(["trio"]),
             help="As hypercorn has it; always trio here.",
         ),
-        click.Option(["--host"], help=f"The host to listen on, instead of --bind.  [default: {DEFAULT_HOST}]"),
         click.Option(
-            ["--port"], type=int, help=f"The port to listen on, instead of --bind.  [default: {DEFAULT_PORT}]"
+            ["--host"], metavar="HOST", help=f"The host to listen on, instead of --bind.  [default: {DEFAULT_HOST}]"
+        ),
+        click.Option(
+            ["--port"],
+            type=int,
+            metavar="PORT",
+            help=f"The port to listen on, instead of --bind.  [default: {DEFAULT_PORT}]",
         ),
         *(SettingOption(setting) for setting in SETTINGS.values()),
     ]
@@ -114,6 +140,15 @@ def _spelling(setting: Setting, value: object) -> str:
 
 def _click_type(setting: Setting) -> click.Choice[str] | Kind:
     return click.Choice(setting.choices, case_sensitive=False) if setting.choices else setting.kind
+
+
+def _metavar(setting: Setting) -> str | None:
+    """Return what the help shows for a value; None leaves it to click, which shows the type or the choices."""
+    if setting.declaration.check is parse_bind:
+        return "ADDRESS"
+    if setting.key in _FILES:
+        return "FILE"
+    return setting.unit.upper() if setting.unit else None
 
 
 def _help_text(setting: Setting) -> str:

@@ -30,6 +30,8 @@ graceful_s = 10
 ```
 
 ```python
+from pagi_trio.config import Config, Timeouts
+
 config = Config(bind=("0.0.0.0:8000",), timeouts=Timeouts(graceful_s=10))
 config = config.replace(**{"timeouts.graceful_s": 10})
 ```

@@ -147,7 +147,7 @@ input { flex: 1; min-width: 8rem; background: var(--paper); color: inherit; }
   background: var(--paper); border-radius: .5rem; overflow-wrap: anywhere; }
 #time { display: block; margin-top: .5rem; font: 600 2.6rem/1.2 ui-monospace, monospace; color: var(--accent); }
 table { width: 100%; margin-top: .7rem; border-collapse: collapse; font: .85rem/1.5 ui-monospace, monospace; }
-th { text-align: left; font-weight: 400; padding: .3rem 0; overflow-wrap: anywhere; }
+th { text-align: left; font-weight: 400; padding: .3rem 0; }
 td { text-align: right; font-weight: 600; padding: .3rem .5rem; border-radius: .3rem; transition: background 1s; }
 tr + tr { border-top: 1px solid var(--line); }
 td.moved { background: var(--glow); transition: none; }
@@ -210,12 +210,15 @@ function connect() {
   chat.onmessage = event => write(event.data);
   chat.onclose = () => { at("chat-state").textContent = "disconnected, trying again"; setTimeout(connect, 1000); };
 }
-function say(text) { if (chat.readyState === WebSocket.OPEN) chat.send(name + ": " + text); }
+function say(text) {
+  const open = chat.readyState === WebSocket.OPEN;
+  if (open) chat.send(name + ": " + text);
+  return open;
+}
 
 at("form").onsubmit = event => {
   event.preventDefault();
-  say(at("text").value.trim() || "hello");
-  at("text").value = "";
+  if (say(at("text").value.trim() || "hello")) at("text").value = "";
 };
 at("hundred").onclick = () => { for (let i = 1; i <= 100; i++) say("message " + i + " of 100"); };
 at("ten").onclick = () => { for (let i = 0; i < 10; i++) extra.push(new WebSocket(chatUrl)); };
@@ -242,7 +245,8 @@ function show(metric, value) {
   if (!cell) {
     const row = at("metrics").insertRow(), head = document.createElement("th");
     head.scope = "row";
-    head.textContent = metric;
+    // A long name may be broken between its words only.
+    head.innerHTML = metric.replaceAll("_", "_<wbr>");
     row.append(head);
     cell = row.insertCell();
     cell.dataset.metric = metric;
@@ -252,6 +256,7 @@ function show(metric, value) {
   cell.textContent = text;
 }
 async function refresh() {
+  for (const cell of document.querySelectorAll(".moved")) cell.classList.remove("moved");
   try {
     const response = await fetch("/metrics", {headers: {accept: "text/plain"}});
     const text = await response.text();

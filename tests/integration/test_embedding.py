@@ -364,9 +364,11 @@ async def test_a_hypercorn_config_with_nothing_unused_warns_of_nothing(caplog):
 # Ctrl-C, in a process of its own, which takes longer than a quarter second
 
 PROGRAM = """
-import logging, sys, trio
+import logging, signal, sys, trio
 from pagi_trio import Config, serve
 
+# Ctrl-C is ignored in what nohup starts, and in its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(level="INFO", format="%(message)s")
 config = Config(bind=("127.0.0.1:0",))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagi_trio.cli import make_command
+from pagi_trio.config import Config
 from pagi_trio.metrics.catalog import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,14 @@ def test_commands_have_only_flags_that_exist(page):
 def test_code_is_taken_from_the_examples(page):
     for block in blocks(page.read_text(encoding="utf-8"), "python"):
         assert any(block in example for example in EXAMPLES), f"no example has these lines:\n{block}"
+
+
+def test_the_code_of_the_configuration_page_runs():
+    page = ROOT / "docs" / "reference" / "configuration.md"
+    [block] = blocks(page.read_text(encoding="utf-8"), "python")
+    names = {}
+    exec(block, names)
+    assert names["config"] == Config(bind=("0.0.0.0:8000",)).replace(timeouts={"graceful_s": 10})
 
 
 def test_what_is_wrong_is_found():
