@@ -36,6 +36,9 @@ _TIMEOUTS: Final = {
     CLOSING: "done",
 }
 
+READ_AHEAD_BYTES: Final = 65536
+"""How much of what is for later is read while an application waits for its disconnect."""
+
 
 class Connection(ABC):
     """One accepted connection, from its TLS handshake to its close.
@@ -150,6 +153,20 @@ class Connection(ABC):
             "state": service.state.copy(),
             "extensions": self.extensions.copy(),
         }
+
+    def read_ahead(self) -> bool:
+        """Read what has come for later into the buffer, up to a mark.
+
+        Returns:
+            Whether nothing more will come; behind a full buffer, only where the poller has seen the end.
+        """
+        transport = self.transport
+        while transport.ready and not transport.eof and len(self.buffer) < READ_AHEAD_BYTES:
+            data = transport.read_nowait()
+            if data is None:
+                break
+            self.buffer += data
+        return transport.eof or (transport.hangup and len(self.buffer) >= READ_AHEAD_BYTES)
 
     def enter(self, state: int) -> None:
         """Enter a state; its deadline starts now."""

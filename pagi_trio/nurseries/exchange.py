@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
+from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.nurseries.service import SSE
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
 from pagi_trio.wire.body import ChunkedBody, LengthBody
@@ -33,9 +34,6 @@ CLIENT_LEFT: Final = 499
 
 DISCARD_READS: Final = 16
 """How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
-
-PIPELINE_BYTES: Final = 65536
-"""How much of the requests that follow is read while an application waits for its disconnect."""
 
 
 class HTTPExchange:
@@ -142,7 +140,7 @@ class HTTPExchange:
             if self.expects_continue and not self._has_answered:
                 self.expects_continue = False
                 transport.post(CONTINUE)
-            if self._request_done and len(self.connection.buffer) >= PIPELINE_BYTES:
+            if self._request_done and len(self.connection.buffer) >= READ_AHEAD_BYTES:
                 await transport.wait_woken()
             else:
                 await transport.wait_turn()
@@ -168,14 +166,7 @@ class HTTPExchange:
 
     def _watch(self) -> HTTPDisconnect | None:
         """See whether the client has left; what else it sends is kept for the next request."""
-        transport = self.transport
-        connection = self.connection
-        while transport.ready and not transport.eof and len(connection.buffer) < PIPELINE_BYTES:
-            data = transport.read_nowait()
-            if data is None:
-                break
-            connection.buffer += data
-        if not transport.eof and not (transport.hangup and len(connection.buffer) >= PIPELINE_BYTES):
+        if not self.connection.read_ahead():
             return None
         if self.stream is not None:
             self.disconnect("client_closed")
@@ -189,7 +180,7 @@ class HTTPExchange:
         """
         connection = self.connection
         for _ in range(DISCARD_READS):
-            if len(connection.buffer) < PIPELINE_BYTES or (self._body_taken and not self._request_done):
+            if len(connection.buffer) < READ_AHEAD_BYTES or (self._body_taken and not self._request_done):
                 return
             connection.keep_alive = False
             connection.buffer = b""

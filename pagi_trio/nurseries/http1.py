@@ -18,12 +18,7 @@ from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, parse
 from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
-
-    from pagi_trio.asgi import Address
     from pagi_trio.nurseries.call import Exchange
-    from pagi_trio.nurseries.service import Service
 
 DRAIN_BYTES: Final = 65536
 """How much of a body that its application did not read is read and dropped to keep the connection; beyond that a
@@ -35,21 +30,11 @@ class HTTP1Connection(Connection):
 
     __slots__ = ("_scanned",)
 
-    def __init__(
-        self,
-        service: Service,
-        sock: socket.socket,
-        client: Address | None,
-        server: Address | None,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        super().__init__(service, sock, client, server, tls)
-        # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
-        self._scanned = 0
-
     async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901, PLR0912 - split, each request or idle session pays a coroutine
         service = self.service
         transport = self.transport
+        # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
+        self._scanned = 0
         try:
             if previous is not None:
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"

@@ -15,7 +15,6 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
 from pagi_trio.metrics import catalog
-from pagi_trio.nurseries.exchange import PIPELINE_BYTES
 from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
@@ -232,14 +231,7 @@ class WebSocketSession:
 
     def _watch_handshake(self) -> WebSocketDisconnect | None:
         """See whether the client leaves before it has been answered; what it sends too early is kept."""
-        transport = self.transport
-        connection = self.connection
-        while transport.ready and not transport.eof and len(connection.buffer) < PIPELINE_BYTES:
-            data = transport.read_nowait()
-            if data is None:
-                return None
-            connection.buffer += data
-        return self._lost("client_closed") if transport.eof else None
+        return self._lost("client_closed") if self.connection.read_ahead() else None
 
     # Sending
 
