@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from time import localtime, perf_counter, strftime, time
-from typing import TYPE_CHECKING, Final, Self, TextIO
+from typing import IO, TYPE_CHECKING, Final, Self
 
 from pagi_trio.errors import ConfigError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pagi_trio.asgi import Address
 
 _BUFFER_LINES: Final = 1024
+
+_log = logging.getLogger("pagi_trio")
 
 
 class AccessLog:
@@ -28,9 +31,11 @@ class AccessLog:
         self._second = 0
         self._stamp = ""
         self._owned = target != "-"
-        self._file: TextIO
+        self._file: IO[bytes]
+        self._failed = False
         try:
-            self._file = Path(target).open("a", encoding="utf-8") if self._owned else sys.stdout  # noqa: SIM115 - left by __exit__
+            # Unbuffered, so that nothing waits to be written, or to fail, at the end.
+            self._file = Path(target).open("ab", buffering=0) if self._owned else sys.stdout.buffer  # noqa: SIM115 - left by __exit__
         except OSError as error:
             raise ConfigError(f"access_log: cannot write to {target!r}: {error.strerror}") from error
 
@@ -72,5 +77,11 @@ class AccessLog:
         if self._lines:
             text = "".join(self._lines)
             self._lines.clear()
-            self._file.write(text)
-            self._file.flush()
+            try:
+                self._file.write(text.encode("utf-8"))
+                self._file.flush()
+            except OSError as error:
+                # A full disk or a closed pipe costs the log its lines, and nobody a response.
+                if not self._failed:
+                    self._failed = True
+                    _log.error("cannot write the access log, lines are lost: %s", error.strerror)

@@ -10,6 +10,7 @@ this one; so the *connection loop* moves on to a new task, and this one stays wi
 
 from __future__ import annotations
 
+import math
 import types
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -94,8 +95,12 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
         await _drive(context, coroutine, message, exchange)
     except StopIteration:
         return False
-    except trio.Cancelled:
-        raise
+    except trio.Cancelled as error:
+        if trio.current_effective_deadline() == -math.inf:
+            raise
+        # Kept from a scope that has ended, and raised again: nobody is being cancelled now.
+        service.app_failed(exchange.kind, str(exchange), error)
+        return True
     except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
         cancelled = handle_error(service, exchange.kind, str(exchange), error, client_left=exchange.client_left)
         if cancelled is not None:

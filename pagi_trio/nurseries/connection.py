@@ -214,7 +214,7 @@ class Connection(ABC):
         """Look whether anything is past its time."""
         transport = self.transport
         if not transport.is_drained and not transport.lost:
-            transport.flush_nowait()
+            transport.flush_for_nobody()
             if now - transport.stalled_since > self.service.config.timeouts.write_stall_s:
                 self.abort("write_timeout")
                 return

@@ -295,6 +295,8 @@ class HTTPExchange:
         if self.complete:
             raise AppProtocolError("the response is complete, nothing can follow")
         body = message.get("body", b"")
+        if type(body) is not bytes and not isinstance(body, (bytes, bytearray, memoryview)):
+            raise AppProtocolError(f"a body must be bytes, not {type(body).__name__}")
         more = message.get("more_body", False)
         if response.wrote_head:
             return response.frame(body, more=more), body

@@ -12,7 +12,9 @@ them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -208,6 +210,20 @@ class Transport(Readable):
                     self._queue = None
                     self.stalled_since = float("inf")
                     return
+
+    def flush_for_nobody(self) -> None:
+        """Flush what a cancelled sender has left; where one waits, it flushes, and must be the one to see the end."""
+        if not self._writing:
+            self.flush_nowait()
+
+    @property
+    def is_undelivered(self) -> bool:
+        """Whether the peer has not acknowledged all that the kernel took, as far as the platform tells."""
+        try:
+            waiting = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return False
+        return waiting != bytes(4)
 
     async def drain(self) -> None:
         """Wait until the kernel has taken everything that is queued.

@@ -15,6 +15,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
 from pagi_trio.metrics import catalog
+from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
@@ -231,7 +232,13 @@ class WebSocketSession:
 
     def _watch_handshake(self) -> WebSocketDisconnect | None:
         """See whether the client leaves before it has been answered; what it sends too early is kept."""
-        return self._lost("client_closed") if self.connection.read_ahead() else None
+        if self.connection.read_ahead():
+            return self._lost("client_closed")
+        if len(self.connection.buffer) >= READ_AHEAD_BYTES and self._opening is not None:
+            # Nothing may come before the 101 (RFC 6455 section 4.1), and so much of it is no accident.
+            self._opening.refuse(400, "the client sends before its handshake is answered")
+            return self._lost("queue_overflow")
+        return None
 
     # Sending
 

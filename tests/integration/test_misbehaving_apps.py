@@ -262,3 +262,82 @@ def test_a_listener_closed_twice_leaves_the_file_of_its_successor(tmp_path):
     first.close()
     assert os.path.exists(path)  # noqa: PTH110 - a socket is no regular file
     second.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("size", [500, 5_000, 60_000])
+async def test_a_client_that_stops_reading_is_cut_off_whatever_the_reaper_flushes(pagi_serve, raw, size):
+    reasons = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        except OSError as error:
+            reasons.append(str(error))
+
+    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3})
+    async with raw(server) as client:
+        await client.send(GET)
+        await until(lambda: reasons)
+    assert reasons == ["the client has left (write_timeout)"]
+
+
+@pytest.mark.trio
+async def test_bytes_before_the_handshake_is_answered_are_refused_once_they_are_many(pagi_serve, raw):
+    seen = []
+
+    async def app(scope, receive, send):
+        await receive()
+        seen.append(await receive())
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, HANDSHAKE % b"" + bytes(100_000))
+        assert (await client.read_response())[0] == 400
+        await until(lambda: seen)
+    assert seen == [{"type": "websocket.disconnect", "code": 1006, "reason": "queue_overflow"}]
+
+
+@pytest.mark.trio
+async def test_an_access_log_that_cannot_be_written_costs_only_its_lines(pagi_serve, raw, caplog):
+    server = await pagi_serve(hello, lifespan="off", access_log="/dev/full")
+    async with raw(server) as client:
+        await client.send(GET)
+        assert (await client.read_response())[0] == 200
+        await until(lambda: "cannot write the access log" in caplog.text)
+        await client.send(GET)
+        assert (await client.read_response())[0] == 200
+
+
+@pytest.mark.trio
+async def test_a_body_that_is_text_is_a_500(pagi_serve, raw, caplog):
+    async def app(scope, receive, send):
+        await respond(send, "text")
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(GET)
+        assert (await client.read_response())[0] == 500
+    assert "a body must be bytes, not str" in caplog.text
+
+
+@pytest.mark.trio
+async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, caplog):
+    async def app(scope, receive, send):
+        kept = None
+        with trio.CancelScope() as old:
+            old.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as error:
+                kept = error
+                raise
+        raise kept
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(GET)
+        assert (await client.read_response())[0] == 500
+    assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 1
