@@ -218,6 +218,9 @@ class Connection(ABC):
             if now - transport.stalled_since > self.service.config.timeouts.write_stall_s:
                 self.abort("write_timeout")
                 return
+            if self.state == CLOSING:
+                # The deadline is for what comes after the last byte.
+                self.since = now
         if now - self.since > self.service.deadlines_s[self.state]:
             self.abort(_TIMEOUTS[self.state])
         elif self.current is not None:

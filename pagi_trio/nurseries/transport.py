@@ -60,6 +60,7 @@ class Transport(Readable):
         "_queue",
         "_readers",
         "_recv",
+        "_releases",
         "_send",
         "_writers",
         "_writing",
@@ -79,6 +80,7 @@ class Transport(Readable):
         self._readers: trio.lowlevel.ParkingLot | None = None
         self._writers: trio.lowlevel.ParkingLot | None = None
         self._writing = False
+        self._releases = 0
         self.closed = False
         self.eof = False
         self.lost = ""
@@ -229,13 +231,14 @@ class Transport(Readable):
         """Wait until the kernel has taken everything that is queued.
 
         Raises:
-            ClientDisconnected: If the client leaves first.
+            ClientDisconnected: If the client leaves first, or `release_writers` ends the wait.
 
         Cancellation: the queue stays as it is, and leaves with the next flush.
         """
+        releases = self._releases
         while self._queue is not None:
-            if self.lost:
-                raise ClientDisconnected(self.lost)
+            if self.lost or releases != self._releases:
+                raise ClientDisconnected(self.lost or "client_closed")
             if self._writing:
                 if self._writers is None:
                     self._writers = trio.lowlevel.ParkingLot()
@@ -253,16 +256,13 @@ class Transport(Readable):
                     self._writers.unpark_all()
         self.budget = BUDGET
 
-    async def write(self, data: bytes) -> None:
-        """Write bytes that nobody counts, and wait until the kernel has taken them.
-
-        Raises:
-            ClientDisconnected: If the client has left.
-        """
-        taken = self.write_nowait(data)
-        if taken != len(data):
-            self.enqueue(memoryview(data)[taken:])
-            await self.drain()
+    def release_writers(self) -> None:
+        """End the wait of those in `drain` now, with an error; what is queued still leaves."""
+        self._releases += 1
+        if self._writing:
+            trio.lowlevel.notify_closing(self.sock)
+        if self._writers:
+            self._writers.unpark_all()
 
     def post(self, data: bytes) -> None:
         """Write bytes that nobody counts nor waits for; if the client has left, they are dropped."""

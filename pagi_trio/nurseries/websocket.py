@@ -354,6 +354,8 @@ class WebSocketSession:
             self.leave()
             self.connection.enter(CLOSING)
             self.transport.wake_readers()
+            if not self.transport.is_drained:
+                self.transport.release_writers()
         return self._disconnect
 
     async def finish(self, *, failed: bool) -> bool:
@@ -432,8 +434,12 @@ class WebSocketSession:
             self._read_ahead()
         if self._disconnect is not None or self._opening is not None:
             return
+        if self.transport.hangup and self._is_full:
+            # It has left; what it sent before is still the application's to receive.
+            self.transport.lose("client_closed")
         if self.transport.lost:
-            self._lost(self.transport.lost)
+            # Whoever reads comes to the end by and by, and tells.
+            self.leave()
             return
         if self._owed_pong is not None and self.transport.is_drained:
             self.transport.post(encode(10, self._owed_pong))

@@ -36,11 +36,6 @@ class LengthBody:
         self._left = length
         self.done = length == 0
 
-    @property
-    def left_bytes(self) -> int | None:
-        """How many bytes are still to come; None when only the end will tell."""
-        return self._left
-
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Take what belongs to the body.
 
@@ -75,11 +70,6 @@ class ChunkedBody:
         self._line = b""
         self._extra = 0
         self.done = False
-
-    @property
-    def left_bytes(self) -> int | None:
-        """How many bytes are still to come; None when only the end will tell."""
-        return 0 if self.done else None
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Take what belongs to the body; trailers are checked and dropped.

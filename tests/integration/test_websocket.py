@@ -443,3 +443,55 @@ async def test_a_cancelled_send_leaves_its_frame_whole(pagi_serve, raw):
         assert payload == b"after"
         assert (await read_frame(client))[0] == 0x88
     assert server.metrics.value("pagi_websocket_messages_sent_total") == received
+
+
+async def test_a_close_reaches_an_app_that_is_blocked_in_a_send_and_its_message_still_leaves(pagi_serve, raw):
+    told = trio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        with pytest.raises(OSError, match="client_closed"):
+            await send({"type": "websocket.send", "bytes": bytes(12_000_000)})
+        told.set()
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(frame(8))
+        # A second, and tenfold slack; before anything of the message is read.
+        with trio.fail_after(10):
+            await told.wait()
+        assert len((await read_frame(client))[1]) == 12_000_000
+        assert (await read_frame(client))[0] == 0x88
+    assert server.metrics.value("pagi_websocket_messages_sent_total") == 1
+
+
+async def test_a_client_that_leaves_behind_a_full_inbox_is_noticed_and_nothing_it_sent_is_lost(pagi_serve, raw):
+    count = 1000
+    go_on = trio.Event()
+    received = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go_on.wait()
+        with pytest.raises(OSError, match="client_closed"):
+            await send({"type": "websocket.send", "text": "too late"})
+        while (message := await receive())["type"] == "websocket.receive":
+            received.append(message["text"])
+        received.append(message["code"])
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await client.send(b"".join(frame(1, b"%d" % n) for n in range(count)) + frame(8, struct.pack("!H", 4000)))
+    with trio.fail_after(10):
+        while server.metrics.value("pagi_websocket_connections_active"):
+            await trio.sleep(0.01)
+        go_on.set()
+        while len(received) <= count:
+            await trio.sleep(0.01)
+    assert received == [*map(str, range(count)), 4000]
+    assert server.metrics.value("pagi_websocket_messages_received_total") == count
