@@ -110,3 +110,10 @@ async def read_body(receive):
 async def respond(send, body=b"", status=200, headers=()):
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
+
+
+async def until(condition):
+    """Wait until something is so; ten times as long as the second that anything here may take."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.01)

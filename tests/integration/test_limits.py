@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from .conftest import RawClient, hello, read_body, respond
+from .conftest import RawClient, hello, read_body, respond, until
 
 pytestmark = pytest.mark.trio
 
@@ -18,12 +18,6 @@ SLACK_S = 10
 async def echo(scope, receive, send):
     body, _complete = await read_body(receive)
     await respond(send, body)
-
-
-async def until(condition):
-    with trio.fail_after(SLACK_S):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def ends(client):

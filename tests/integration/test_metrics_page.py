@@ -21,7 +21,7 @@ from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import Tally
 from pagi_trio.testing import serving
 
-from .conftest import respond
+from .conftest import respond, until
 
 prometheus_client = pytest.importorskip("prometheus_client")
 
@@ -57,12 +57,6 @@ async def app(scope, receive, send):
 
 def mounted():
     return URLMap({"/metrics": MetricsApp(), "/": app})
-
-
-async def until(condition):
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -12,16 +12,10 @@ import trio
 from pagi_trio.nurseries.sockets import open_listeners
 from pagi_trio.testing import serving
 
-from .conftest import hello, respond
+from .conftest import hello, respond, until
 from .test_websocket import HANDSHAKE, frame, open_websocket, read_frame
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-async def until(condition):
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 def kept_open(block):

@@ -13,7 +13,7 @@ from pytest_trio import trio_fixture
 from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.testing import serving
 
-from .conftest import hello, read_body, respond
+from .conftest import hello, read_body, respond, until
 from .test_websocket import frame, open_websocket, read_frame
 
 pytestmark = pytest.mark.trio
@@ -31,12 +31,6 @@ async def without_epoll(monkeypatch):
 @trio_fixture
 async def pagi_serve(pagi_serve, without_epoll):
     return pagi_serve
-
-
-async def until(condition):
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def echo(scope, receive, send):

@@ -8,20 +8,13 @@ import struct
 import pytest
 import trio
 
-from .conftest import read_body, respond
+from .conftest import read_body, respond, until
 
 pytestmark = pytest.mark.trio
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 STREAM = (b"content-type", b"text/event-stream")
 EVENT = b"data: x\n\n"
-
-
-async def until(condition):
-    """Wait until something is so; ten times as long as the second that a leaving client may take."""
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def start_stream(send, *headers):

@@ -15,7 +15,7 @@ import trio_websocket
 
 from pagi_trio.testing import serving
 
-from .conftest import RawClient, hello, read_body, respond
+from .conftest import RawClient, hello, read_body, respond, until
 
 trustme = pytest.importorskip("trustme")
 
@@ -86,12 +86,6 @@ def tls(authority):
 
 
 LEAVE = {"close_notify": trio.SSLStream.aclose, "cut": trio.aclose_forcefully}
-
-
-async def until(condition):
-    with trio.fail_after(10):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def echo(scope, receive, send):
