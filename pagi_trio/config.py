@@ -5,7 +5,6 @@ The command line flags, the TOML keys and the reference page derive from these d
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeVar
@@ -22,6 +21,9 @@ _SHORTEST_S: Final = 0.001
 
 # listen(2) takes a C int.
 _C_INT_MAX: Final = 2**31 - 1
+
+WORKERS_MAX: Final = 256
+"""The most workers: far more than a machine has processors, and few enough to have room for all their numbers."""
 
 G = TypeVar("G", bound=Group)
 
@@ -101,6 +103,18 @@ class Timeouts(Group):
     )
     shutdown_s: float = setting(
         8.0, "The application's lifespan shutdown must finish within this.", "--shutdown-timeout", minimum=0
+    )
+    worker_s: float = setting(
+        30.0,
+        "A worker whose event loop stands still for this long is killed and replaced.",
+        "--worker-timeout",
+        minimum=1,
+    )
+    worker_start_s: float = setting(
+        60.0,
+        "A worker must be ready within this, its import and lifespan startup included.",
+        "--worker-start-timeout",
+        minimum=_SHORTEST_S,
     )
 
 
@@ -203,6 +217,30 @@ class Config(Group):
         minimum=1,
         maximum=_C_INT_MAX,
     )
+    workers: int = setting(
+        1,
+        "How many worker processes serve; 1 serves in the process itself.",
+        "-w",
+        "--workers",
+        minimum=1,
+        maximum=WORKERS_MAX,
+    )
+    max_requests: int | None = setting(
+        None,
+        "A worker is replaced after this many requests, WebSockets and event streams; unset is never.",
+        "--max-requests",
+        minimum=1,
+    )
+    max_requests_jitter: int = setting(
+        0,
+        "Up to this many are added to max_requests at random, so that workers are not replaced all at once.",
+        "--max-requests-jitter",
+        minimum=0,
+    )
+    reload: bool = setting(False, "Whether to restart when Python files change.", "--reload/--no-reload")
+    reload_dirs: tuple[str, ...] = setting(
+        (".",), "A directory to watch for changes; may be repeated.", "--reload-dir", check=_check_not_empty
+    )
     root_path: str = setting(
         "", "The path below which a proxy mounts the application.", "--root-path", check=_check_root_path
     )
@@ -238,6 +276,13 @@ class Config(Group):
         for name, group in GROUPS.items():
             if not isinstance(getattr(self, name), group):
                 raise ConfigError(f"{name} must be a {group.__name__}, not {getattr(self, name)!r}")
+        if self.reload and self.workers > 1:
+            raise ConfigError(f"reload contradicts workers = {self.workers}: it runs one, and restarts it")
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether a parent process watches over workers, instead of one process serving by itself."""
+        return self.workers > 1 or self.reload or self.max_requests is not None
 
     @property
     def scheme(self) -> Literal["http", "https"]:
@@ -290,6 +335,11 @@ class Config(Group):
         groups = {table: _changed(getattr(base, table), values) for table, values in by_group.items()}
         return _changed(base, groups)
 
+    def as_mapping(self) -> dict[str, Value]:
+        """Return every setting by its dotted key, secrets included; `from_mapping` reads it back."""
+        groups = {"": self, **{table: getattr(self, table) for table in GROUPS}}
+        return {key: getattr(groups[key.rpartition(".")[0]], one.name) for key, one in SETTINGS.items()}
+
     def as_toml(self) -> str:
         """Write the configuration as a file for `from_toml`; secrets and what is unset become comments."""
         lines = [_toml_line(one, getattr(self, one.name)) for one in settings_of(Config)]
@@ -315,6 +365,8 @@ def read_toml(path: str | Path) -> dict[str, object]:
     Raises:
         ConfigError: It cannot be read or is not TOML; the message leaves naming the file to the caller.
     """
+    import tomllib  # noqa: PLC0415 - only where there is a file
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

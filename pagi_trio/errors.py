@@ -1,7 +1,7 @@
 """Every error this package raises, sorted by what can still be done about it.
 
 - Nothing has started, mend the setting: `ConfigError`, `BindError`.
-- Nothing is served, mend the application: `AppLoadError`, `LifespanFailedError`.
+- Nothing is served, mend the application: `AppLoadError`, `LifespanFailedError`, `WorkerError`.
 - The application broke the protocol it speaks with the server, mend its code: `AppProtocolError`.
 - The client broke the protocol, answer it and close: `RequestError`, `WebSocketError`.
 - The client has gone, stop sending: `ClientDisconnected`.
@@ -28,6 +28,10 @@ class AppLoadError(PagiError):
 
 class LifespanFailedError(PagiError):
     """The application refused to start, or failed while starting or stopping."""
+
+
+class WorkerError(PagiError):
+    """A worker process cannot serve, or none of them could be started; the message says why."""
 
 
 class AppProtocolError(PagiError, RuntimeError):

@@ -32,13 +32,17 @@ _OURS: Final[Mapping[str, str]] = {
     "keyfile": "tls.keyfile",
     "keyfile_password": "tls.keyfile_password",
     "loglevel": "log_level",
+    "max_requests": "max_requests",
+    "max_requests_jitter": "max_requests_jitter",
     "root_path": "root_path",
     "shutdown_timeout": "timeouts.shutdown_s",
     "ssl_handshake_timeout": "timeouts.tls_handshake_s",
     "startup_timeout": "timeouts.startup_s",
+    "use_reloader": "reload",
     "verify_mode": "tls.verify_mode",
     "websocket_max_message_size": "websocket.message_max_bytes",
     "websocket_ping_interval": "websocket.ping_interval_s",
+    "workers": "workers",
     "wsgi_max_body_size": "wsgi_body_max_bytes",
 }
 

@@ -14,17 +14,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import trio
 
 from pagi_trio.config import Config
-from pagi_trio.errors import LifespanFailedError
-from pagi_trio.hypercorn_config import from_hypercorn
+from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.endpoint import MetricsApp
 from pagi_trio.metrics.facade import Metrics, current_metrics
 from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.nurseries.access import AccessLog
@@ -32,23 +31,26 @@ from pagi_trio.nurseries.lifespan import Lifespan
 from pagi_trio.nurseries.listeners import Listeners
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import Service, log
-from pagi_trio.nurseries.sockets import close_all, open_listeners
+from pagi_trio.nurseries.sockets import close_all, log_addresses, open_listeners
 from pagi_trio.nurseries.tls import create_ssl_context, read_certificate
-from pagi_trio.urlmap import URLMap
+from pagi_trio.page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import hypercorn.config
 
-    from pagi_trio.asgi import App, Extensions
+    from pagi_trio.asgi import App, Extensions, Receive, Scope, Send
     from pagi_trio.metrics.meter import Counting
+    from pagi_trio.nurseries.sockets import Listener
 
 _SPAWNS: Final = catalog.index("pagi_server_worker_spawns_total")
 _WORKERS: Final = catalog.index("pagi_server_workers_active")
 
-METRICS_GRACE_S: Final = 0.5
-"""How long a scrape in flight has to finish once everything else is down."""
+_CONFIGURED: Final = catalog.index("pagi_server_workers_configured")
+_UP: Final = catalog.index("pagi_server_worker_up")
+_STARTED: Final = catalog.index("pagi_server_worker_start_time_seconds")
+_DRAINING: Final = catalog.index("pagi_server_draining")
 
 
 class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has attributes
@@ -63,13 +65,13 @@ class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has att
     metrics: Metrics | None
     metrics_urls: tuple[str, ...]
     state: dict[str, object]
-    _server: _Server
+    _server: Server
 
-    def __new__(cls, server: _Server) -> Self:
+    def __new__(cls, server: Server) -> Self:
         """Describe a server whose sockets are open."""
         self = super().__new__(cls, (listener.url for listener in server.listeners))
         self.metrics = server.metrics
-        self.metrics_urls = tuple(listener.url for listener in server.page_listeners)
+        self.metrics_urls = () if server.page is None else tuple(listener.url for listener in server.page.listeners)
         self.state = server.service.state
         self._server = server
         return self
@@ -116,14 +118,22 @@ async def serve(
     Cancellation: closes connections at once and runs ``lifespan.shutdown``, shielded for its timeout.
     """
     settings = _translate(config)
-    app = as_asgi(app, mode if mode is not None else settings.interface)
-    if isinstance(app, WSGIAdapter):
-        settings = _limit_body(settings)
+    if settings.is_supervised:
+        raise ConfigError(
+            "serve() runs one process: workers, max_requests and reload are for the command, "
+            "pagi-trio --workers N module:app"
+        )
     interrupted = False
     with ExitStack() as resources:
-        server = _Server(app, settings, resources)
+        meter: Counting = Meter.create(settings.metrics.flush_interval_s) if settings.metrics.enabled else NullMeter()
+        listeners = open_listeners(settings.bind, settings.backlog, scheme=settings.scheme)
+        resources.callback(close_all, listeners)
+        server = Server(app, settings, mode, resources, meter=meter, listeners=listeners)
         try:
-            await server.run(shutdown_trigger, task_status)
+            # One process is its own one worker.
+            with ActiveScope(meter.owner, _SPAWNS, _WORKERS):
+                meter.owner.set(_CONFIGURED, 1.0)
+                await server.run(shutdown_trigger, task_status)
         except* KeyboardInterrupt:
             interrupted = True
     if server.failure is not None:
@@ -143,6 +153,8 @@ def _translate(config: Config | hypercorn.config.Config | None) -> Config:
         return Config()
     if isinstance(config, Config):
         return config
+    from pagi_trio.hypercorn_config import from_hypercorn  # noqa: PLC0415 - only here, since it imports hypercorn
+
     translated, ignored = from_hypercorn(config)
     if ignored:
         log.warning("these settings of the hypercorn config are not honoured here: %s", ", ".join(ignored))
@@ -156,61 +168,115 @@ def _limit_body(config: Config) -> Config:
     return config.replace(limits={"body_bytes": most})
 
 
-class _Server:
-    """What `serve` puts together.
+def _announce_calls(app: App, called: Callable[[], None]) -> App:
+    """Have each request and WebSocket announced; without this, counting them costs nothing."""
 
-    Ownership: sockets and files belong to the stack of resources, which closes them.
+    def announced(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "lifespan":
+            called()
+        return app(scope, receive, send)
+
+    return announced
+
+
+class Server:
+    """One process that serves: by itself, or as a worker.
+
+    Args:
+        app: An application of either kind.
+        config: The settings.
+        mode: What the application speaks, if not as the settings say.
+        resources: Takes what is to be closed at the end.
+        meter: What it counts with.
+        listeners: Where it accepts connections; closed by whoever opened them, and here once it stops.
+        number: Which worker it is; 0 is none.
+        local: Collects what only this worker's page can tell.
+        called: Called for each request and WebSocket, before the application is.
+        is_crowded: Whether other workers should have the next connections.
 
     Attributes:
         failure: Why the application did not start, once that is known.
         interrupted: Whether Ctrl-C landed in the application.
+        page: The metrics listener, if this process has one.
     """
 
-    def __init__(self, app: App, config: Config, resources: ExitStack) -> None:
+    def __init__(  # noqa: PLR0913 - the parts that only the two compositions know, most by name
+        self,
+        app: App,
+        config: Config,
+        mode: Literal["asgi", "wsgi"] | None,
+        resources: ExitStack,
+        *,
+        meter: Counting,
+        listeners: list[Listener],
+        number: int = 0,
+        local: Callable[[], Iterable[object]] | None = None,
+        called: Callable[[], None] | None = None,
+        is_crowded: Callable[[], bool] | None = None,
+    ) -> None:
+        app = as_asgi(app, mode if mode is not None else config.interface)
+        if isinstance(app, WSGIAdapter):
+            config = _limit_body(config)
+        if called is not None:
+            app = _announce_calls(app, called)
         self.failure: LifespanFailedError | None = None
         self.interrupted = False
-        self.meter: Counting = Meter.create(config.metrics.flush_interval_s) if config.metrics.enabled else NullMeter()
-        self.metrics = Metrics(self.meter) if isinstance(self.meter, Meter) else None
+        self._number = number
+        self.meter = meter
+        self.listeners = listeners
+        self.metrics = Metrics(meter, local) if isinstance(meter, Meter) else None
         resources.callback(current_metrics.reset, current_metrics.set(self.metrics))
         tls = create_ssl_context(config.tls)
-        self.listeners = open_listeners(config.bind, config.backlog, scheme=config.scheme)
-        resources.callback(close_all, self.listeners)
-        self.page_listeners = (
-            [] if config.metrics.bind is None else open_listeners([config.metrics.bind], config.backlog)
-        )
-        resources.callback(close_all, self.page_listeners)
         access = None
         if config.access_log is not None:
             access = resources.enter_context(AccessLog(config.access_log))
         extensions: Extensions = {
             "pagi.metrics": self.metrics,
-            "pagi.worker": {"is_worker": False, "number": 0},
+            "pagi.worker": {"is_worker": number > 0, "number": number},
             "websocket.http.response": {},
         }
         self.service = Service(
             app,
             config,
-            self.meter,
+            meter,
             state={},
             extensions=extensions,
             interrupt=self.interrupt,
             access=access,
             certificate=read_certificate(config.tls),
         )
-        self._public = Listeners(self.service, self.listeners, tls)
+        self.page: Page | None = None
+        if config.metrics.bind is not None:
+            self.page = Page(config.metrics.bind, config.backlog, self.metrics, self._obstacle, self.interrupt)
+            resources.callback(self.page.close)
+        self._public = Listeners(self.service, listeners, tls, is_crowded)
         self._lifespan = Lifespan(self.service)
         self._starting = trio.CancelScope()
 
-    def stop(self) -> None:
-        """Stop gracefully; while still starting, stop that."""
-        self._starting.cancel()
-        self._public.stop()
+    def _obstacle(self) -> str:
+        if self._public.stopping.is_set() or self._starting.cancel_called:
+            return "draining"
+        return "" if self._public.accepting.is_set() else "starting"
+
+    def stop(self, idle_grace_s: float = 0.0) -> None:
+        """Stop gracefully; while still starting, stop that.
+
+        Args:
+            idle_grace_s: How long idle connections stay open for a request that may be on its way already.
+        """
+        self._drain()
+        self._public.stop(idle_grace_s)
 
     def abort(self) -> None:
         """Stop at once."""
-        self._starting.cancel()
+        self._drain()
         self._public.abort()
         self._lifespan.abort()
+
+    def _drain(self) -> None:
+        self._starting.cancel()
+        self.meter.set(_UP, 0.0)
+        self.meter.owner.set(_DRAINING, 1.0)
 
     def interrupt(self) -> None:
         """Take a Ctrl-C that landed in the application."""
@@ -224,38 +290,18 @@ class _Server:
     ) -> None:
         """Be the server nursery."""
         self.meter.sample(self.service.sample_states)
-        with ActiveScope(self.meter, _SPAWNS, _WORKERS):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.meter.run)
-                page = self._start_page(nursery)
-                if shutdown_trigger is not None:
-                    nursery.start_soon(self._stop_after, shutdown_trigger)
-                await self._serve_application(task_status)
-                if page is not None:
-                    page.stop()
-                    with trio.move_on_after(METRICS_GRACE_S):
-                        await page.closed.wait()
-                nursery.cancel_scope.cancel()
+        self.meter.set(_STARTED, time.time())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.meter.run)
+            if self.page is not None:
+                nursery.start_soon(self.page.run)
+            if shutdown_trigger is not None:
+                nursery.start_soon(self._stop_after, shutdown_trigger)
+            await self._serve_application(task_status)
+            if self.page is not None:
+                await self.page.finish()
+            nursery.cancel_scope.cancel()
         self.meter.fold_all()
-
-    def _start_page(self, nursery: trio.Nursery) -> Listeners | None:
-        """Open the metrics listener: before the application starts, so that its start can be watched."""
-        if not self.page_listeners:
-            return None
-        timeouts = {"timeouts.graceful_s": METRICS_GRACE_S}
-        app = MetricsApp()
-        service = Service(
-            # Scrapers ask for /metrics unless told otherwise, people for the address alone.
-            URLMap({"/metrics": app, "/": app}),
-            Config().replace(**timeouts),
-            NullMeter(),
-            state={},
-            extensions={"pagi.metrics": self.metrics},
-            interrupt=self.interrupt,
-        )
-        page = Listeners(service, self.page_listeners, None)
-        nursery.start_soon(page.run)
-        return page
 
     async def _serve_application(self, task_status: trio.TaskStatus[Handle]) -> None:
         """Be the lifespan nursery."""
@@ -277,10 +323,10 @@ class _Server:
             nursery.start_soon(self._public.run)
             try:
                 await self._public.accepting.wait()
-                for listener in self.listeners:
-                    log.info("serving on %s", listener.url)
-                for listener in self.page_listeners:
-                    log.info("metrics on %s", listener.url)
+                if not self._public.stopping.is_set():
+                    self.meter.set(_UP, 1.0)
+                if not self._number:
+                    log_addresses(self.listeners, [] if self.page is None else self.page.listeners)
                 task_status.started(Handle(self))
                 await self._public.stopping.wait()
             except KeyboardInterrupt:

@@ -190,8 +190,18 @@ class Group:
             object.__setattr__(self, one.name, one.check(getattr(self, one.name)))
 
 
+# Each configuration that is made asks again, and reading the hints takes a while.
+_READ: Final[dict[type[Group], tuple[Setting, ...]]] = {}
+
+
 def settings_of(group: type[Group]) -> tuple[Setting, ...]:
     """Return the settings declared by one group itself, in order."""
+    if group not in _READ:
+        _READ[group] = _read_group(group)
+    return _READ[group]
+
+
+def _read_group(group: type[Group]) -> tuple[Setting, ...]:
     hints = get_type_hints(group)
     prefix = f"{group.table}." if group.table else ""
     return tuple(

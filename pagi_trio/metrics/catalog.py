@@ -9,16 +9,17 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import metadata
 from itertools import product
 from typing import Final, Literal, TypeAlias
 
 import trio
 
+from pagi_trio.version import __version__
+
 Kind: TypeAlias = Literal["counter", "gauge"]
-Aggregation: TypeAlias = Literal["sum", "max", "parent", "last"]
-"""How one number comes from several processes: their sum, their maximum, the value that the parent process
-owns, or that of the last process that ended, which the parent keeps."""
+Aggregation: TypeAlias = Literal["sum", "max", "parent", "last", "slot"]
+"""How one number comes from several processes: their sum, the maximum of those alive, the value that the parent
+process owns, that of the last process that ended, or none, but a series for each worker, labelled by its slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Metric:
         kind: What may happen to its value: a counter never decreases.
         help: One or two short sentences; the contract of what is counted.
         labels: Each label's name and the closed set of its values.
-        aggregation: How the values of several processes become one.
+        aggregation: How the values of several processes become one; by ``slot``, the page adds a label ``worker``.
         unit: What one is, for the reference page; empty where the name says it.
     """
 
@@ -57,20 +58,12 @@ class Series:
     index: int
 
 
-def _package_version() -> str:
-    """Return the installed version; a source tree on the path has none."""
-    try:
-        return metadata.version("pagi-trio")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 INFO: Final = Metric(
     "pagi_server_info",
     "gauge",
     "Always 1; its labels are the versions of the server, of Python and of Trio.",
     labels=(
-        ("version", (_package_version(),)),
+        ("version", (__version__,)),
         ("python", (platform.python_version(),)),
         ("trio", (trio.__version__,)),
     ),
@@ -115,6 +108,46 @@ CATALOG: Final[tuple[Metric, ...]] = (
         aggregation="parent",
     ),
     Metric(
+        "pagi_server_workers_configured",
+        "gauge",
+        "Worker processes that are wanted; TTIN and TTOU change it.",
+        aggregation="parent",
+    ),
+    Metric(
+        "pagi_server_worker_exits_total",
+        "counter",
+        "Worker processes that ended, by why: as told, recycled for max_requests, by an error or a signal of its own, "
+        "by SIGKILL, because its loop stood, or before it was ready.",
+        labels=(("reason", ("clean", "recycled", "crashed", "killed", "hung", "startup_failed")),),
+        aggregation="parent",
+    ),
+    Metric(
+        "pagi_server_worker_up",
+        "gauge",
+        "1 from the end of the worker's lifespan startup until it drains.",
+        aggregation="slot",
+    ),
+    Metric(
+        "pagi_server_worker_start_time_seconds",
+        "gauge",
+        "When the worker was started, in seconds since the Unix epoch.",
+        aggregation="slot",
+        unit="seconds",
+    ),
+    Metric(
+        "pagi_server_worker_blocked_seconds",
+        "gauge",
+        "How long the worker's event loop has stood still; read from outside while it stands.",
+        aggregation="slot",
+        unit="seconds",
+    ),
+    Metric(
+        "pagi_server_draining",
+        "gauge",
+        "1 once the server stops and takes no new connections.",
+        aggregation="parent",
+    ),
+    Metric(
         "pagi_server_app_errors_total",
         "counter",
         "Exceptions that the application let out, by the type of the scope it was called with.",
@@ -123,7 +156,7 @@ CATALOG: Final[tuple[Metric, ...]] = (
     Metric(
         "pagi_server_lifespan_startup_seconds",
         "gauge",
-        "How long the application took to start; the longest of the live workers.",
+        "How long the application took to start; the longest of the live workers, or that of the last one.",
         aggregation="max",
         unit="seconds",
     ),
@@ -204,6 +237,11 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "Times that waiting message counts were added to the totals.",
     ),
     Metric(
+        "pagi_metrics_dropped_series_total",
+        "counter",
+        "Series of the application's own metrics that found no room in what workers share.",
+    ),
+    Metric(
         "pagi_metrics_errors_total",
         "counter",
         "Failures inside the metrics themselves, by part.",
@@ -242,6 +280,12 @@ def index(name: str, **labels: str) -> int:
         return _INDEX[name, frozenset(labels.items())]
     except KeyError:
         raise KeyError(_misfit(name, labels)) from None
+
+
+def is_by_slot(name: str) -> bool:
+    """Return whether a metric has a series for each worker, by a label that is not in the catalog."""
+    metric = _METRICS.get(name)
+    return metric is not None and metric.aggregation == "slot"
 
 
 def _misfit(name: str, labels: dict[str, str]) -> str:

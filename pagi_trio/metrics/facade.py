@@ -6,8 +6,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from pagi_trio.metrics.meter import Meter
-    from pagi_trio.metrics.store import Snapshot
+    from pagi_trio.metrics.snapshot import Snapshot
 
 
 class Metrics:
@@ -18,12 +20,15 @@ class Metrics:
 
     Attributes:
         meter: What the server counts with; for the page, which counts its own scrapes.
+        local: Collects what only this worker can tell, as families of prometheus_client; None in a process that
+            serves by itself, and has all in its registry.
     """
 
-    __slots__ = ("meter",)
+    __slots__ = ("local", "meter")
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, local: Callable[[], Iterable[object]] | None = None) -> None:
         self.meter = meter
+        self.local = local
 
     def value(self, name: str, **labels: str) -> float:
         """Return one series' value, up to date.

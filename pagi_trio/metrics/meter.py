@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
@@ -13,10 +13,20 @@ from pagi_trio.metrics.tally import EventTally, MessageTally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pagi_trio.metrics.store import Snapshot
+    from pagi_trio.metrics.snapshot import Snapshot
 
 FLUSH_INTERVAL_S: Final = 0.05
 """How long counts wait to be folded: no scrape sees it, and twenty folds a second cost nothing measurable."""
+
+
+class Writer(Protocol):
+    """What takes single numbers: a segment, a meter, or nobody."""
+
+    def add(self, index: int, amount: float = 1.0) -> None:
+        """Add to a series at once, by its place in the store."""
+
+    def set(self, index: int, value: float) -> None:
+        """Overwrite a series at once, by its place in the store."""
 
 
 class Meter:
@@ -24,16 +34,24 @@ class Meter:
 
     Used from the Trio thread only.
 
+    Args:
+        store: The memory that it counts in, with all other processes.
+        slot: Whose segment it counts in; None is that of the process that owns the store.
+        is_owner: Whether this process owns the store, and so the series that the catalog gives to the parent.
+        interval_s: How long counts wait to be folded, seconds.
+
     Attributes:
+        owner: Takes the series that belong to the parent; in a worker, nobody.
         websocket: The tally of WebSocket messages.
         sse: The tally of event streams.
     """
 
-    __slots__ = ("_flush", "_segment", "_store", "sse", "websocket")
+    __slots__ = ("_flush", "_segment", "_store", "owner", "sse", "websocket")
 
-    def __init__(self, store: Store, *, slot: int = 0, interval_s: float = FLUSH_INTERVAL_S) -> None:
+    def __init__(self, store: Store, slot: int | None, *, is_owner: bool, interval_s: float = FLUSH_INTERVAL_S) -> None:
         self._store = store
-        self._segment = store.segment(slot)
+        self._segment = store.parent if slot is None else store.slot(slot)
+        self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
         self.websocket = self._flush.tally(
             MessageTally,
@@ -50,12 +68,11 @@ class Meter:
 
     @classmethod
     def create(cls, interval_s: float = FLUSH_INTERVAL_S) -> Meter:
-        """Make a meter with a store of its own, which knows the versions in use and when it was made."""
-        meter = cls(Store(), interval_s=interval_s)
-        info = next(series for series in catalog.SERIES if series.metric is catalog.INFO)
-        meter.set(info.index, 1.0)
-        meter.set(catalog.index("pagi_server_start_time_seconds"), time.time())
-        return meter
+        """Make the meter of a server of one process, with a store of its own."""
+        store = Store()
+        introduce(store)
+        store.slot(1).occupy(1)
+        return cls(store, 1, is_owner=True, interval_s=interval_s)
 
     def add(self, index: int, amount: float = 1.0) -> None:
         """Add to a series at once, by its place in the store."""
@@ -86,17 +103,26 @@ class Meter:
         await self._flush.run()
 
 
+def introduce(store: Store) -> None:
+    """Note the versions in use, and that the server starts now."""
+    info = next(series for series in catalog.SERIES if series.metric is catalog.INFO)
+    store.parent.set(info.index, 1.0)
+    store.parent.set(catalog.index("pagi_server_start_time_seconds"), time.time())
+
+
 class NullMeter:
     """Counts nothing: no store, no channel, no task.
 
     Attributes:
+        owner: Itself.
         websocket: A tally that nobody folds.
         sse: A tally that nobody folds.
     """
 
-    __slots__ = ("sse", "websocket")
+    __slots__ = ("owner", "sse", "websocket")
 
     def __init__(self) -> None:
+        self.owner: Writer = self
         self.websocket = MessageTally()
         self.sse = EventTally()
 

@@ -49,7 +49,8 @@ carries a path, an address or a process id. The page also has what the process h
 ## The metrics
 
 *Over processes* says how the values of several processes become one: their sum, their maximum, the value of the
-parent process, or that of the last process that ended.
+parent process, or that of the last process that ended. Where it says slot they do not: each live worker has a series
+of its own, labelled `worker` with the number of its slot.
 """
 
 

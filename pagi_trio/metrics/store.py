@@ -1,39 +1,92 @@
-"""Where the numbers are: shared memory, one segment per process that counts.
+"""Where the numbers are: memory that processes share, one segment for each process that counts.
 
 A process writes only its own segment, by plain stores of eight aligned bytes, which no reader ever sees torn
-(`struct.pack_into` would tear); whoever reads aggregates over the segments.
+(`struct.pack_into` would tear). Whoever reads adds up over the segments, and gets the same in every process.
+
+When a worker has died, the parent adds its counters to what retired workers left behind, and hands its slot on. That
+must look like one step to readers, and must not stop them if the parent stands still in the middle. So there are two
+retired segments: readers use one while the parent prepares the other, which says what worker it has taken in; one
+store, the flip, puts the other in force, and readers pass over that worker's slot from then on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
-from typing import TYPE_CHECKING, Final
+import os
+import time
+import zlib
+from typing import TYPE_CHECKING, Final, Self
 
+from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application import Source, absorb
 from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.snapshot import Reading, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from pagi_trio.metrics.catalog import Metric
+    from pagi_trio.metrics.application import Absorbed
 
 DOUBLE_BYTES: Final = 8
 """The size of the C double of ``memoryview.cast("d")``."""
+
+BEAT_S: Final = 0.5
+"""Between two beats of a worker's event loop: often enough for a stall to show, and nothing in CPU time."""
+
+_DROPPED: Final = catalog.index("pagi_metrics_dropped_series_total")
+_BLOCKED: Final = catalog.index("pagi_server_worker_blocked_seconds")
+
+_READ_TRIES: Final = 100
+"""How often a read that the parent keeps overtaking is begun again: more than it can retire while one lasts."""
+
+# The header of the store.
+_FLIPS, _SIGNATURE = range(2)
+_HEADER_BYTES: Final = 4096
+
+# What a segment begins with, before the series of the catalog.
+_INSTANCE, _PID, _BEAT = range(3)
+_HEAD: Final = 3
+_FIXED_BYTES: Final = -(-(_HEAD + len(SERIES)) * DOUBLE_BYTES // 4096) * 4096
+_SEGMENT_BYTES: Final = _FIXED_BYTES + REGION_BYTES
+
+_SUMMED: Final = tuple(one.index for one in SERIES if one.metric.aggregation == "sum")
+_KEPT: Final = tuple(one.index for one in SERIES if one.metric.aggregation in ("max", "last"))
+_GAUGES: Final = tuple(one.index for one in SERIES if one.metric.aggregation == "sum" and one.metric.kind == "gauge")
 
 
 class Segment:
     """The numbers of one process.
 
     Written from the Trio thread only: adding is a read and a write, and another thread could come between.
+
+    Attributes:
+        area: The memory of the series that are not in the catalog.
+        reader: What is in it.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_head", "_values", "area", "reader")
 
-    def __init__(self, values: memoryview[float]) -> None:
-        self._values = values
+    def __init__(self, octets: memoryview[int]) -> None:
+        doubles = octets[:_FIXED_BYTES].cast("d")
+        self._head = doubles[:_HEAD]
+        self._values = doubles[_HEAD : _HEAD + len(SERIES)]
+        self.area = octets[_FIXED_BYTES:]
+        self.reader = RegionReader(self.area)
 
-    def add(self, index: int, amount: float) -> None:
+    @property
+    def instance(self) -> int:
+        """The number of the worker, ever rising, whose segment this is; 0 if it is nobody's."""
+        return int(self._head[_INSTANCE])
+
+    @property
+    def pid(self) -> int:
+        """The process it belongs to; 0 while that is not known."""
+        return int(self._head[_PID])
+
+    def add(self, index: int, amount: float = 1.0) -> None:
         """Add to a series, by its place in the store."""
         self._values[index] += amount
 
@@ -41,79 +94,220 @@ class Segment:
         """Overwrite a series, by its place in the store."""
         self._values[index] = value
 
+    def get(self, index: int) -> float:
+        """Return one number, by its place in the store."""
+        return self._values[index]
+
     def values(self) -> list[float]:
         """Return a copy of all numbers."""
         return list(self._values)
 
+    def occupy(self, instance: int) -> None:
+        """Give the segment to a worker, which counts from now on."""
+        self._head[_INSTANCE] = float(instance)
+
+    def name_process(self, pid: int) -> None:
+        """Say which process it belongs to."""
+        self._head[_PID] = float(pid)
+
+    def beat(self) -> None:
+        """Note that the event loop runs, on the clock that all processes of the machine share."""
+        self._head[_BEAT] = time.monotonic()
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether there has been a beat yet."""
+        return self._head[_BEAT] != 0.0
+
+    def blocked_s(self, now: float) -> float:
+        """Return how long ago the last beat was, at a `time.monotonic`; 0 before the first."""
+        beat = self._head[_BEAT]
+        return max(0.0, now - beat) if beat else 0.0
+
+    def clear(self) -> None:
+        """Make it nobody's, and all its numbers zero."""
+        for index in range(_HEAD):
+            self._head[index] = 0.0
+        for index in range(len(self._values)):
+            self._values[index] = 0.0
+
+    def copy_from(self, other: Segment) -> None:
+        """Take over what is in another segment; not to be seen by readers meanwhile."""
+        self._head[:] = other._head
+        self._values[:] = other._values
+
     def release(self) -> None:
         """Let go of the memory; any further use raises ValueError."""
+        self._head.release()
         self._values.release()
-
-
-class Snapshot:
-    """All series at one moment, aggregated; it never changes."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Sequence[float]) -> None:
-        self._values = values
-
-    def value(self, name: str, **labels: str) -> float:
-        """Return one series' value.
-
-        Raises:
-            KeyError: If there is no such series; the message names what fits.
-        """
-        return self._values[catalog.index(name, **labels)]
-
-    def __iter__(self) -> Iterator[tuple[Metric, list[tuple[dict[str, str], float]]]]:
-        """Yield each metric, in the order of the catalog, with the labels and value of each of its series."""
-        samples: dict[str, list[tuple[dict[str, str], float]]] = {metric.name: [] for metric in catalog.CATALOG}
-        for series, value in zip(SERIES, self._values, strict=True):
-            samples[series.metric.name].append((dict(series.labels), value))
-        return ((metric, samples[metric.name]) for metric in catalog.CATALOG)
+        self.reader.release()
 
 
 class Store:
     """The memory that all segments are in.
 
     Args:
-        segments: How many processes will count. The first segment is that of the process that owns the store.
+        slots: How many workers can count at a time.
+        shared: Whether other processes will attach to it; only then has it room for the application's own metrics.
+
+    Attributes:
+        fd: The file of the memory, for other processes; -1 if it is shared by none.
+        parent: The segment of the process that made it.
 
     Ownership: the memory is freed by `close`, or with the last reference to the store and its segments.
     """
 
-    def __init__(self, segments: int = 1) -> None:
-        size = len(SERIES)
-        self._memory = mmap.mmap(-1, segments * size * DOUBLE_BYTES)
-        with memoryview(self._memory) as octets, octets.cast("d") as doubles:
-            self._segments = [Segment(doubles[slot * size : (slot + 1) * size]) for slot in range(segments)]
+    _is_shared: bool
 
-    def segment(self, slot: int) -> Segment:
-        """Return the segment of one process."""
-        return self._segments[slot]
+    def __init__(self, slots: int = 1, *, shared: bool = False) -> None:
+        size = _HEADER_BYTES + (3 + slots) * _SEGMENT_BYTES
+        fd = -1
+        if shared:
+            fd = os.memfd_create("pagi-trio-metrics", os.MFD_CLOEXEC)
+            os.ftruncate(fd, size)
+        # Memory without a file is shared by nobody.
+        self._map(fd, size)
+        self._header[_SIGNATURE] = _signature()
+        self._is_shared = shared
+        if shared:
+            self.parent.name_process(os.getpid())
+            self._kept += [Region(segment.area) for segment in self._retired]
+
+    @classmethod
+    def attach(cls, fd: int) -> Self:
+        """Share the memory that another process has made.
+
+        Args:
+            fd: Its file.
+
+        Ownership: the file is closed with the store.
+
+        Raises:
+            WorkerError: If that process has another version of the catalog.
+        """
+        store = cls.__new__(cls)
+        store._map(fd, os.fstat(fd).st_size)
+        store._is_shared = True
+        if store._header[_SIGNATURE] != _signature():
+            store.close()
+            raise WorkerError("pagi-trio was upgraded under the running server; stop it, and start it anew")
+        return store
+
+    def _map(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self._memory = mmap.mmap(fd, size)
+        self._octets = memoryview(self._memory)
+        self._header = self._octets[:_HEADER_BYTES].cast("d")
+        segments = [Segment(self._part(number)) for number in range((size - _HEADER_BYTES) // _SEGMENT_BYTES)]
+        self.parent = segments[0]
+        self._retired = segments[1:3]
+        self._slots = segments[3:]
+        # What the owner writes the application's share of retired workers with.
+        self._kept: list[Region] = []
+        self._last: Reading | None = None
+
+    def _part(self, number: int) -> memoryview[int]:
+        start = _HEADER_BYTES + number * _SEGMENT_BYTES
+        return self._octets[start : start + _SEGMENT_BYTES]
+
+    @property
+    def slots(self) -> int:
+        """How many workers can count at a time."""
+        return len(self._slots)
+
+    def slot(self, number: int) -> Segment:
+        """Return the segment of a worker; the first has number 1."""
+        if not 1 <= number <= len(self._slots):
+            raise IndexError(f"there is no slot {number}; there are 1 to {len(self._slots)}")
+        return self._slots[number - 1]
+
+    def live(self) -> Iterator[tuple[int, Segment]]:
+        """Yield the number and segment of each slot that has a worker."""
+        absorbed = self._current.instance
+        for number, segment in enumerate(self._slots, 1):
+            if segment.instance not in (0, absorbed):
+                yield number, segment
+
+    @property
+    def _current(self) -> Segment:
+        return self._retired[int(self._header[_FLIPS]) & 1]
+
+    def retire(self, number: int) -> list[str]:
+        """Keep what a worker has counted, drop its gauges, and free its slot.
+
+        Called by the process that owns the store, once the worker's process has ended.
+
+        Returns:
+            The names of application metrics whose older definition gave way to the worker's.
+        """
+        flips = int(self._header[_FLIPS])
+        after = self._retired[(flips + 1) & 1]
+        dead = self.slot(number)
+        after.copy_from(self._retired[flips & 1])
+        for index in _SUMMED:
+            after.add(index, dead.get(index))
+        for index in _GAUGES:
+            after.set(index, 0.0)
+        for index in _KEPT:
+            # A worker that was killed has no shutdown to tell of.
+            after.set(index, dead.get(index) or after.get(index))
+        absorbed = self._absorb_region(flips, number, dead)
+        after.add(_DROPPED, absorbed.dropped)
+        after.occupy(dead.instance)
+        self._header[_FLIPS] = float(flips + 1)
+        # Not before: until the flip, readers take the dead worker's figures from its own segment.
+        dead.clear()
+        Region(dead.area).clear()
+        return absorbed.replaced
+
+    def _absorb_region(self, flips: int, number: int, dead: Segment) -> Absorbed:
+        region = self._kept[(flips + 1) & 1]
+        region.copy_from(self._kept[flips & 1])
+        return absorb(region, dead.reader.read(), slot=number, instance=dead.instance)
 
     def snapshot(self) -> Snapshot:
         """Read all segments and aggregate each series as the catalog says."""
-        rows = [segment.values() for segment in self._segments]
-        return Snapshot(
-            [_aggregate(series.metric, column) for series, column in zip(SERIES, zip(*rows, strict=True), strict=True)]
-        )
+        for _ in range(_READ_TRIES):
+            flips = self._header[_FLIPS]
+            reading = self._read()
+            if self._header[_FLIPS] == flips:
+                self._last = reading
+                break
+        return Snapshot(self._last or reading)
+
+    def _read(self) -> Reading:
+        """Go through the memory once; it counts only if there was no flip meanwhile."""
+        now = time.monotonic()
+        retired = self._current
+        reading = Reading(self.parent.values(), retired.values())
+        if self._is_shared:
+            reading.pids["parent"] = self.parent.pid
+            reading.sources.append(Source(retired.reader.read()))
+        for number, segment in self.live():
+            reading.live[number] = row = segment.values()
+            row[_BLOCKED] = max(0.0, segment.blocked_s(now) - BEAT_S)
+            if self._is_shared:
+                reading.pids[str(number)] = segment.pid
+                reading.sources.append(Source(segment.reader.read(), segment.instance, number))
+        return reading
 
     def close(self) -> None:
         """Free the memory; any further count or snapshot raises ValueError."""
-        for segment in self._segments:
+        for segment in (self.parent, *self._retired, *self._slots):
             segment.release()
+        self._header.release()
+        for region in self._kept:
+            region.release()
+        self._octets.release()
         # A view that somebody else made keeps the memory until it goes.
         with contextlib.suppress(BufferError):
             self._memory.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
-def _aggregate(metric: Metric, column: Sequence[float]) -> float:
-    """Make one number of every segment's."""
-    if metric.aggregation == "sum":
-        return sum(column)
-    if metric.aggregation == "max":
-        return max(column)
-    # "parent" and "last" are kept by the process that owns the store.
-    return column[0]
+def _signature() -> float:
+    """Return a number that is another for another layout."""
+    layout = repr([(one.metric.name, one.labels, one.metric.aggregation) for one in SERIES])
+    return float(zlib.crc32(f"{layout} {_HEAD} {REGION_BYTES}".encode()))

@@ -40,7 +40,10 @@ class HTTP1Connection(Connection):
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"
                 if not await self._settle(previous):
                     return False
-            while self.keep_alive and not service.draining:
+            if service.draining and self.state == HEAD:
+                # Accepted right before.
+                self.drain()
+            while self.keep_alive and not (service.draining and self.state == IDLE):
                 head = self._take_head()
                 while head is None:
                     if transport.eof or transport.closed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pagi_trio.metrics.meter import Counting
+    from pagi_trio.metrics.meter import Writer
 
 
 class ActiveScope:
@@ -19,7 +19,7 @@ class ActiveScope:
 
     __slots__ = ("_active", "_entered", "_meter", "_total")
 
-    def __init__(self, meter: Counting, total: int, active: int) -> None:
+    def __init__(self, meter: Writer, total: int, active: int) -> None:
         self._meter = meter
         self._total = total
         self._active = active

@@ -7,13 +7,14 @@ SO_REUSEPORT: a second server on the same address is an error that says so.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from pagi_trio.bind import Bind, parse_bind
 from pagi_trio.errors import BindError, ConfigError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pagi_trio.asgi import Address
 
     SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+_log = logging.getLogger("pagi_trio")
 
 _ADVICE: Final = {
     errno.EADDRINUSE: "address in use; stop what listens there, or choose another",
@@ -48,8 +51,9 @@ class Listener:
         url: What to tell a person, as in ``http://[::1]:8000`` or ``unix:/run/app.sock``.
         server: What a scope's ``server`` says.
         is_unix: Whether it is a unix socket.
-        path: The file to remove at the end, absolute; None if it is not ours to remove.
+        path: The file of a unix socket that the server has made, absolute; None if there is none.
         inode: Device and inode of that file.
+        is_owner: Whether closing removes that file.
     """
 
     sock: socket.socket
@@ -59,17 +63,63 @@ class Listener:
     is_unix: bool = False
     path: Path | None = None
     inode: tuple[int, int] | None = None
+    is_owner: bool = True
 
     def close(self) -> None:
-        """Stop listening, and remove the unix socket's file unless another has taken its place."""
+        """Stop listening, and remove the unix socket's file if that is ours to do."""
         if self.sock.fileno() < 0:
             # Closed before: by now the path, and even its inode, may be another server's.
             return
         self.sock.close()
+        if self.is_owner:
+            self.remove_file()
+
+    def remove_file(self) -> None:
+        """Remove the unix socket's file, unless another has taken its place."""
         if self.path is not None:
             with suppress(OSError):
                 if _inode(self.path) == self.inode:
                     self.path.unlink()
+
+    def describe(self) -> Described:
+        """Describe it to a process that the socket is handed to."""
+        return {
+            "bind": self.bind,
+            "url": self.url,
+            "server": self.server,
+            "is_unix": self.is_unix,
+            "path": None if self.path is None else str(self.path),
+            "inode": self.inode,
+        }
+
+    @classmethod
+    def inherit(cls, described: Described, fd: int) -> Listener:
+        """Take over a socket that another process has handed on; its file stays with who opened it."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        host, port = described["server"]
+        device, inode = described["inode"] or (0, 0)
+        return cls(
+            sock=sock,
+            bind=described["bind"],
+            url=described["url"],
+            server=(host, port),
+            is_unix=described["is_unix"],
+            path=None if described["path"] is None else Path(described["path"]),
+            inode=(device, inode),
+            is_owner=False,
+        )
+
+
+class Described(TypedDict):
+    """A listener, as a message can hold it; its fields are those of `Listener`."""
+
+    bind: str
+    url: str
+    server: Address
+    is_unix: bool
+    path: str | None
+    inode: tuple[int, int] | None
 
 
 def open_listeners(binds: Iterable[str], backlog: int, *, scheme: str = "http") -> list[Listener]:
@@ -94,6 +144,14 @@ def open_listeners(binds: Iterable[str], backlog: int, *, scheme: str = "http") 
         close_all(listeners)
         raise
     return listeners
+
+
+def log_addresses(listeners: Iterable[Listener], page: Iterable[Listener]) -> None:
+    """Tell where the server, and its metrics page, can be reached."""
+    for listener in listeners:
+        _log.info("serving on %s", listener.url)
+    for listener in page:
+        _log.info("metrics on %s", listener.url)
 
 
 def close_all(listeners: Iterable[Listener]) -> None:

@@ -85,3 +85,14 @@ async def upload(scope, receive, send):
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer})
+
+
+async def worker(scope, receive, send):
+    """Say which worker answers."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    number = scope["extensions"]["pagi.worker"]["number"]
+    headers = [(b"content-length", b"0"), (b"x-worker", b"%d" % number)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -57,6 +57,10 @@ def _ours_uncounted(app: str, port: int) -> list[str]:
     return [*_ours(app, port), "--no-metrics"]
 
 
+def _ours_twice(app: str, port: int) -> list[str]:
+    return [*_ours(app, port), "--workers", "2"]
+
+
 def _uvicorn(app: str, port: int) -> list[str]:
     # websockets-sansio is its fastest WebSocket, and what "auto" means since 0.50; said so for older ones.
     best = ["--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"]
@@ -71,6 +75,7 @@ OUR_MODULES = ("pagi_trio", "trio", "hypercorn", "websockets", "click")
 
 OURS = "pagi-trio"
 UNCOUNTED = "pagi-trio --no-metrics"
+TWICE = "pagi-trio --workers 2"
 UVICORN = "uvicorn[standard]"
 HYPERCORN = "hypercorn -k trio"
 
@@ -81,6 +86,7 @@ KINDS = {
         Kind(UVICORN, ("uvicorn", "uvloop", "httptools", "websockets"), _uvicorn),
         Kind(HYPERCORN, ("hypercorn", "trio"), _hypercorn),
         Kind(UNCOUNTED, OUR_MODULES, _ours_uncounted),
+        Kind(TWICE, OUR_MODULES, _ours_twice),
     )
 }
 
@@ -106,7 +112,7 @@ class Server:
 
     def cpu_ns(self) -> int:
         """Sum the CPU time of all its processes, user and system, in nanoseconds."""
-        return sum(_cpu_ns(pid) for pid in _tree(self.process.pid))
+        return cpu_ns_of(self.process.pid)
 
     def resident_bytes(self) -> int:
         """Sum the proportional set size of all its processes: what they share counts once."""
@@ -126,7 +132,7 @@ def running(kind: Kind, app: str, core: int) -> Iterator[Server]:
     Raises:
         ServerFailedError: It does not accept connections within `START_S`.
     """
-    port = _free_port()
+    port = free_port()
     bounded = ["timeout", "--kill-after=5", str(LIFETIME_S), "taskset", "--cpu-list", str(core)]
     argv = [*bounded, sys.executable, "-m", *kind.arguments(app, port)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -149,7 +155,8 @@ def running(kind: Kind, app: str, core: int) -> Iterator[Server]:
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Choose a port of the loopback that nobody listens on now."""
     # The port could be taken again before the server binds it; the server then ends, and the run with it.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -177,6 +184,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own group, by start_new_session
         process.wait(STOP_S)
+
+
+def cpu_ns_of(pid: int) -> int:
+    """Sum the CPU time of a process and all its children, user and system, in nanoseconds."""
+    return sum(_cpu_ns(one) for one in _tree(pid))
 
 
 def _tree(pid: int) -> list[int]:

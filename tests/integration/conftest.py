@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
+
+from tests.integration.command import TCP, running
 
 
 class RawClient:
@@ -117,3 +123,25 @@ async def until(condition):
     with trio.fail_after(10):
         while not condition():
             await trio.sleep(0.01)
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    """``with supervised(*arguments) as program``: the command serves worker_app, of which it has a copy."""
+    shutil.copy(Path(__file__).with_name("worker_app.py"), tmp_path / "app.py")
+    os.mkfifo(tmp_path / "gate")
+
+    def start(*arguments, app="app", bind=TCP, **options):
+        return running(sys.executable, "-m", "pagi_trio", app, *bind, *arguments, cwd=tmp_path, **options)
+
+    return start
+
+
+@pytest.fixture
+def open_gate(tmp_path):
+    """``open_gate()``: let one request to ``/gated`` go on; waits for it."""
+
+    def let_in():
+        (tmp_path / "gate").write_bytes(b"")
+
+    return let_in

@@ -9,20 +9,24 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import tomllib
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
 
 from pagi_trio.config import Config
-
-# Long enough for a machine that is busy with other things; nothing waits for it unless something is wrong.
-LIMIT_S = 30
+from tests.integration.command import (
+    LIMIT_S,
+    TCP,
+    fails,
+    get,
+    read_to_end,
+    request,
+    running,
+    wait_until_refused,
+)
 
 APP = """
 import sys, trio
@@ -79,65 +83,6 @@ async def gated(scope, receive, send):
 """
 
 
-class Program:
-    """A running program: what it prints can be waited for, and everything about it has a time limit."""
-
-    def __init__(self, *command, cwd=None, pass_fds=()):
-        self._process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            pass_fds=pass_fds,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONWARNINGS": "default"},
-        )
-        self._timer = threading.Timer(LIMIT_S, self._process.kill)
-        self._timer.start()
-        self.errors = []
-
-    def wait_for(self, text):
-        """Read standard error up to the line that has the text in it, and return that."""
-        for line in self._process.stderr:
-            self.errors.append(line.rstrip("\n"))
-            if text in line:
-                return self.errors[-1]
-        raise AssertionError(f"it ended without saying {text!r}, but: {self.errors}")
-
-    def wait_for_url(self):
-        return re.search(r"serving on (\S+)", self.wait_for("serving on "))[1]
-
-    def send_signal(self, number):
-        self._process.send_signal(number)
-
-    def send_line(self):
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def finish(self):
-        """Wait for its end; return the exit code and what it printed to standard output."""
-        out, errors = self._process.communicate()
-        self.errors += errors.splitlines()
-        return self._process.returncode, out
-
-    def close(self):
-        self._timer.cancel()
-        self._timer.join()
-        if self._process.returncode is None:
-            self._process.kill()
-            self._process.communicate()
-
-
-@contextmanager
-def running(*command, **options):
-    program = Program(*command, **options)
-    try:
-        yield program
-    finally:
-        program.close()
-
-
 @pytest.fixture
 def cli(tmp_path):
     """``with cli(*arguments) as program``: the command, started in a directory that holds an application."""
@@ -148,49 +93,6 @@ def cli(tmp_path):
         return running(sys.executable, "-m", "pagi_trio", *arguments, cwd=tmp_path, **options)
 
     return start
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=LIMIT_S) as response:
-        return response.read().decode()
-
-
-def request(url, path, headers=""):
-    """Send a request without waiting for its answer; return the socket."""
-    host, port = url.removeprefix("http://").split(":")
-    sock = socket.create_connection((host, int(port)), timeout=LIMIT_S)
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
-    return sock
-
-
-def wait_until_refused(address):
-    """Wait until nothing listens on an address any more."""
-    while True:
-        try:
-            socket.create_connection(address, timeout=LIMIT_S).close()
-        except ConnectionResetError:
-            # It was in the backlog when the listener closed.
-            continue
-        except ConnectionRefusedError:
-            return
-
-
-def read_to_end(sock):
-    data = b""
-    while more := sock.recv(65536):
-        data += more
-    return data
-
-
-def fails(program, code):
-    """Check that it failed as it should, and return the one line that says why."""
-    assert program.finish() == (code, "")
-    [line] = [line for line in program.errors if line.startswith("pagi-trio: error: ")]
-    assert line == program.errors[-1]
-    return line.removeprefix("pagi-trio: error: ")
-
-
-TCP = ("--bind", "127.0.0.1:0")
 
 
 # Stopping
@@ -239,7 +141,7 @@ def test_an_application_that_cannot_be_cancelled_is_left_behind_at_the_bound(cli
             program.send_signal(signal.SIGTERM)
             assert read_to_end(sock) == b""
         assert program.finish() == (1, "")
-    assert "did not end within 1 s of the signal" in program.errors[-1]
+    assert "did not end within 1 s" in program.errors[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

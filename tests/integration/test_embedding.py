@@ -341,7 +341,7 @@ async def test_two_servers_in_one_process_do_not_see_each_other(raw):
 async def test_a_hypercorn_config_is_taken_and_what_has_no_effect_is_named(raw, caplog):
     theirs = hypercorn.config.Config()
     theirs.bind = ["127.0.0.1:0"]
-    theirs.workers = 3
+    theirs.quic_bind = ["127.0.0.1:0"]
     theirs.debug = True
     async with trio.open_nursery() as nursery:
         server = ServedApp(await nursery.start(serve, hello, theirs))
@@ -350,7 +350,17 @@ async def test_a_hypercorn_config_is_taken_and_what_has_no_effect_is_named(raw, 
             assert (await client.read_response())[2] == b"hello"
         server.handle.shutdown()
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.endswith(": debug, workers")
+    assert warning.endswith(": debug, quic_bind")
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    "theirs", [{"workers": 3}, {"max_requests": 10}, {"use_reloader": True}], ids=["workers", "max_requests", "reload"]
+)
+async def test_what_only_the_command_can_do_is_refused_by_its_name(theirs):
+    theirs = hypercorn.config.Config.from_mapping(bind=["127.0.0.1:0"], **theirs)
+    with pytest.raises(ConfigError, match="pagi-trio --workers N module:app"):
+        await serve(hello, theirs)
 
 
 @pytest.mark.trio

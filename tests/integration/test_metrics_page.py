@@ -8,18 +8,19 @@ import os
 import re
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 import pytest
 import trio
 import trio_websocket
 
-from pagi_trio import MetricsApp, URLMap
+from pagi_trio import Config, MetricsApp, URLMap, serve
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import Tally
-from pagi_trio.testing import serving
+from pagi_trio.testing import serving, start_server
 
 from .conftest import respond, until
 
@@ -97,6 +98,11 @@ def key(name, **labels):
     return name, tuple(sorted(labels.items()))
 
 
+def key_of(series):
+    """Name a series as the page of one process does, which is its own first worker."""
+    return key(series.metric.name, **({"worker": "1"} if series.metric.aggregation == "slot" else dict(series.labels)))
+
+
 def ours(page):
     return {key: value for key, value in page.items() if key[0].startswith("pagi_")}
 
@@ -108,17 +114,24 @@ async def test_every_series_of_the_catalog_is_there_from_the_first_scrape(pagi_s
     server = await pagi_serve(mounted())
     async with browser() as client:
         page = ours(await scrape(client, server.url + "/metrics"))
-    assert page.keys() == {key(series.metric.name, **dict(series.labels)) for series in catalog.SERIES}
+    assert page.keys() == {key_of(series) for series in catalog.SERIES}
     moving = {
         "pagi_server_info": 1,
         "pagi_server_connections_total": 1,
         "pagi_server_connections_active": 1,
         "pagi_server_workers_active": 1,
         "pagi_server_worker_spawns_total": 1,
+        "pagi_server_workers_configured": 1,
+        "pagi_server_worker_up": 1,
         "pagi_metrics_scrapes_total": 1,
     }
+    timed = {
+        "pagi_server_start_time_seconds",
+        "pagi_server_worker_start_time_seconds",
+        "pagi_server_lifespan_startup_seconds",
+    }
     for (name, labels), value in page.items():
-        if name in ("pagi_server_start_time_seconds", "pagi_server_lifespan_startup_seconds"):
+        if name in timed:
             assert value > 0
         elif name == "pagi_server_connections_by_state":
             assert value == (labels == (("state", "app"),))
@@ -405,6 +418,139 @@ async def test_the_pages_own_listener_may_be_a_unix_socket(pagi_serve, tmp_path)
     with trio.fail_after(10):
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path)) as client:
             assert (await scrape(client, "http://x/metrics"))[key("pagi_server_connections_total")] == 0
+
+
+# Health, on the same listener
+
+
+@asynccontextmanager
+async def served_from_the_start(app, path):
+    """Serve with a page on a unix socket; yield before the application has started, with a client for that socket."""
+    handles = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def start():
+            handles.append(await start_server(nursery, app, {"metrics": {"bind": f"unix:{path}"}}))
+
+        nursery.start_soon(start)
+        with trio.fail_after(10):
+            await until(path.exists)
+            transport = httpx.AsyncHTTPTransport(uds=str(path))
+            async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=None) as client:
+                yield client, handles
+        nursery.cancel_scope.cancel()
+
+
+async def health_of(client):
+    answers = [await client.get(path) for path in ("/-/healthy", "/-/ready")]
+    return [(answer.status_code, answer.text) for answer in answers]
+
+
+async def test_health_from_the_start_to_the_end(tmp_path, raw):
+    may_start, is_called, may_answer, may_end = (trio.Event() for _ in range(4))
+
+    async def slow(scope, receive, send):
+        if scope["type"] == "lifespan":
+            for phase, event in (("startup", may_start), ("shutdown", may_end)):
+                await receive()
+                await event.wait()
+                await send({"type": f"lifespan.{phase}.complete"})
+        else:
+            is_called.set()
+            await may_answer.wait()
+            await respond(send, b"at last")
+
+    path = tmp_path / "page.sock"
+    async with served_from_the_start(slow, path) as (client, handles):
+
+        async def state():
+            page = await scrape(client, "/metrics")
+            names = ("pagi_server_workers_active", "pagi_server_draining")
+            return [page[key("pagi_server_worker_up", worker="1")], *(page[key(name)] for name in names)]
+
+        assert await health_of(client) == [(200, "ok\n"), (503, "starting\n")]
+        assert await state() == [0, 1, 0]
+        may_start.set()
+        await until(lambda: handles)
+        assert await health_of(client) == [(200, "ok\n"), (200, "ok\n")]
+        assert await state() == [1, 1, 0]
+        async with raw(handles[0]) as other:
+            await other.send(GET)
+            await is_called.wait()
+            handles[0].handle.shutdown()
+            assert await health_of(client) == [(200, "ok\n"), (503, "draining\n")]
+            assert await state() == [0, 1, 1]
+            may_answer.set()
+            assert (await other.read_response())[2] == b"at last"
+        # While the application shuts down as well.
+        assert await health_of(client) == [(200, "ok\n"), (503, "draining\n")]
+        assert await state() == [0, 1, 1]
+        may_end.set()
+        await until(lambda: not path.exists())
+    assert handles[0].metrics.value("pagi_server_workers_active") == 0
+
+
+async def test_a_server_that_is_stopped_while_it_starts_is_draining(tmp_path):
+    is_cancelled, may_end, trigger = trio.Event(), trio.Event(), trio.Event()
+
+    async def never_starts(scope, receive, send):
+        await receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            is_cancelled.set()
+            with trio.CancelScope(shield=True):
+                await may_end.wait()
+
+    path = tmp_path / "page.sock"
+    config = Config(bind=("127.0.0.1:0",)).replace(metrics={"bind": f"unix:{path}"})
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, never_starts, config, shutdown_trigger=trigger.wait))
+            await until(path.exists)
+            async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+                assert (await client.get("http://x/-/ready")).text == "starting\n"
+                trigger.set()
+                await is_cancelled.wait()
+                assert (await client.get("http://x/-/ready")).text == "draining\n"
+                assert (await client.get("http://x/-/healthy")).status_code == 200
+            may_end.set()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_server_that_is_stopped_right_after_its_start_is_not_up(turns):
+    has_started = trio.Event()
+    seen = []
+
+    async def quick(scope, receive, send):
+        metrics = scope["extensions"]["pagi.metrics"]
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        has_started.set()
+        await receive()
+        seen.extend([metrics.value("pagi_server_worker_up", worker="1"), metrics.value("pagi_server_draining")])
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def trigger():
+        await has_started.wait()
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+
+    await serve(quick, Config(bind=("127.0.0.1:0",)), shutdown_trigger=trigger)
+    assert seen == [0, 1]
+
+
+async def test_health_has_its_two_addresses_and_no_other(pagi_serve):
+    server = await pagi_serve(app, metrics={"bind": "127.0.0.1:0"})
+    (url,) = server.handle.metrics_urls
+    async with browser() as client:
+        for path, status in (("/-/ready/", 200), ("/-/ready/x", 404), ("/-/", 404), ("/-/readyx", 404)):
+            assert (await client.get(url + path)).status_code == status
+        assert (await client.post(url + "/-/ready")).status_code == 405
+        assert (await client.head(url + "/-/healthy")).status_code == 200
+        # Nor has the application's listener any.
+        assert (await client.get(server.url + "/-/ready")).text == "hello"
 
 
 # Off, and several

@@ -201,6 +201,10 @@ def test_no_two_options_share_a_name():
         (["--port", "70000"], "--host and --port = '127.0.0.1:70000': '70000' is not a port, use 0 to 65535"),
         (["--port", "1", "--bind", "a:1"], "--bind contradicts --host and --port; use one or the other"),
         (["-k", "uvloop"], "Invalid value for '-k' / '--worker-class': 'uvloop' is not 'trio'."),
+        (["cli_app:make", "-w", "0"], "--workers = 0: must be a whole number, at least 1, at most 256"),
+        (["cli_app:make", "-w", "257"], "--workers = 257: must be a whole number, at least 1, at most 256"),
+        (["cli_app:make", "-w", "x"], "Invalid value for '-w' / '--workers': 'x' is not a valid integer."),
+        (["cli_app:make", "-w", "2", "--reload"], "reload contradicts workers = 2: it runs one, and restarts it"),
         (["--certfile", "c"], "tls.certfile is set without tls.keyfile: TLS needs both"),
         (["--no-metrics", "--metrics-bind", "a:1"], "metrics.bind = 'a:1': contradicts metrics.enabled = false"),
         (["-c", "nothing.toml"], "nothing.toml: cannot be read: No such file or directory"),
@@ -305,11 +309,11 @@ def test_a_certificate_makes_it_https(directory, capsys):
 
 
 def test_hypercorn_settings_without_effect_are_named_in_one_warning(directory, capsys):
-    (directory / "hypercorn.toml").write_text("workers = 2\nbacklog = 50\ndebug = true\n")
+    (directory / "hypercorn.toml").write_text('quic_bind = "localhost:443"\nbacklog = 50\ndebug = true\n')
     code, lines = run(capsys, "cli_app:stopped_by_term", "--hypercorn-config", "hypercorn.toml")
     assert code == 0
     [warning] = [line for line in lines if "WARNING" in line]
-    assert warning.endswith("these settings of hypercorn's have no effect here: debug, workers")
+    assert warning.endswith("these settings of hypercorn's have no effect here: debug, quic_bind")
 
 
 def test_the_log_level_is_honoured(directory, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pagi_trio import config_reference
 from pagi_trio.bind import Bind, parse_bind
-from pagi_trio.config import GROUPS, SETTINGS, TLS, Config, Limits, MetricsSettings, Timeouts
+from pagi_trio.config import GROUPS, SETTINGS, TLS, WORKERS_MAX, Config, Limits, MetricsSettings, Timeouts
 from pagi_trio.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
@@ -36,8 +37,18 @@ def test_the_defaults_are_those_of_the_design():
     assert (config.root_path, config.lifespan, config.interface, config.log_level) == ("", "auto", "auto", "info")
     assert config.access_log is None
     assert config.timeouts == Timeouts(
-        keep_alive_s=75, head_s=10, tls_handshake_s=10, write_stall_s=60, graceful_s=20, startup_s=60, shutdown_s=8
+        keep_alive_s=75,
+        head_s=10,
+        tls_handshake_s=10,
+        write_stall_s=60,
+        graceful_s=20,
+        startup_s=60,
+        shutdown_s=8,
+        worker_s=30,
+        worker_start_s=60,
     )
+    assert (config.workers, config.max_requests, config.max_requests_jitter) == (1, None, 0)
+    assert (config.reload, config.reload_dirs) == (False, (".",))
     assert config.limits == Limits(
         request_line_bytes=8192, head_bytes=65536, headers=128, body_bytes=None, connections=None
     )
@@ -98,6 +109,14 @@ def test_every_field_is_a_setting_or_a_group():
         ("bind", 8000),
         ("bind", {"a"}),
         ("wsgi_body_max_bytes", -1),
+        ("workers", 0),
+        ("workers", WORKERS_MAX + 1),
+        ("workers", "x"),
+        ("max_requests", 0),
+        ("max_requests_jitter", -1),
+        ("reload_dirs", ""),
+        ("timeouts.worker_s", 0.5),
+        ("timeouts.worker_start_s", 0),
         ("timeouts.keep_alive_s", -0.1),
         ("timeouts.keep_alive_s", float("nan")),
         ("timeouts.keep_alive_s", float("inf")),
@@ -166,6 +185,17 @@ def test_verifying_clients_needs_authorities():
 
 def test_a_metrics_address_contradicts_no_metrics():
     assert "contradicts" in refusal({"metrics": {"enabled": False, "bind": "127.0.0.1:9000"}})
+
+
+def test_reload_contradicts_several_workers():
+    assert refusal({"reload": True, "workers": 2}).startswith("reload contradicts workers = 2: ")
+    assert Config(reload=True, workers=1).is_supervised
+
+
+@pytest.mark.parametrize("setting", [{"workers": 2}, {"max_requests": 1}, {"reload": True}])
+def test_what_needs_a_second_process_needs_a_parent(setting):
+    assert Config.from_mapping(setting).is_supervised
+    assert not Config(max_requests_jitter=3, reload_dirs=("src",)).is_supervised
 
 
 def test_a_secret_is_in_no_message_and_not_printed():
@@ -247,6 +277,15 @@ def test_any_configuration_survives_a_round_trip(backlog, graceful, log, cert, p
         }
     )
     assert Config.from_mapping(tomllib.loads(config.as_toml())) == config
+
+
+def test_a_worker_is_told_every_setting_secrets_too():
+    config = Config(workers=2, bind=("unix:/a", "b:1"), max_requests=3).replace(
+        **{"tls": {"certfile": "c", "keyfile": "k", "keyfile_password": "secret"}, "timeouts.worker_s": 4}
+    )
+    told = config.as_mapping()
+    assert told.keys() == SETTINGS.keys()
+    assert Config.from_mapping(json.loads(json.dumps(told))) == config
 
 
 def test_a_file_is_read(tmp_path):

@@ -44,9 +44,13 @@ def test_every_setting_that_has_a_counterpart_is_translated(tmp_path):
             websocket_ping_interval=7,
             wsgi_max_body_size=8,
             h11_max_incomplete_size=9000,
+            workers=3,
+            max_requests=9,
+            max_requests_jitter=10,
         )
     )
     assert unused == []
+    assert (config.workers, config.max_requests, config.max_requests_jitter) == (3, 9, 10)
     assert (config.bind, config.backlog, config.root_path) == (("0.0.0.0:9000", "unix:/x"), 5, "/api")
     assert (config.access_log, config.log_level, config.wsgi_body_max_bytes) == ("-", "warning", 8)
     assert config.tls == TLS(
@@ -70,7 +74,6 @@ def test_a_default_of_hypercorns_that_was_written_down_is_honoured():
 def test_what_has_no_effect_is_named():
     _, unused = from_hypercorn(
         hypercorn(
-            workers=4,
             insecure_bind=["0.0.0.0:80"],
             quic_bind="0.0.0.0:443",
             accesslog=logging.getLogger("x"),
@@ -78,7 +81,7 @@ def test_what_has_no_effect_is_named():
             gracefull_timeout=3,
         )
     )
-    assert unused == ["accesslog", "gracefull_timeout", "insecure_bind", "quic_bind", "worker_class", "workers"]
+    assert unused == ["accesslog", "gracefull_timeout", "insecure_bind", "quic_bind", "worker_class"]
 
 
 def test_what_is_so_here_anyway_is_not_named():
@@ -127,14 +130,14 @@ def test_a_value_that_is_not_allowed_is_named_as_they_name_it(settings, message)
 
 def test_their_file_is_read(tmp_path):
     file = tmp_path / "hypercorn.toml"
-    file.write_text('bind = "0.0.0.0:9000"\nworkers = 2\n')
-    assert load_hypercorn_file(file) == (Config(bind=("0.0.0.0:9000",)), ["workers"])
+    file.write_text('bind = "0.0.0.0:9000"\ndebug = true\n')
+    assert load_hypercorn_file(file) == (Config(bind=("0.0.0.0:9000",)), ["debug"])
 
 
 def test_their_table_in_our_file_is_read_and_ours_wins(tmp_path):
     file = tmp_path / "server.toml"
-    file.write_text("backlog = 1\n[hypercorn]\nbacklog = 2\ngraceful_timeout = 3\ndaemon = true\nworkers = 2\n")
-    assert load_config_file(file) == (Config(backlog=1, timeouts=Timeouts(graceful_s=3)), ["workers"])
+    file.write_text("backlog = 1\n[hypercorn]\nbacklog = 2\ngraceful_timeout = 3\ndaemon = true\ndebug = true\n")
+    assert load_config_file(file) == (Config(backlog=1, timeouts=Timeouts(graceful_s=3)), ["debug"])
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,14 @@ PACKAGE = Path(pagi_trio.__file__).parent
 
 # From the top down; a package stands for all that is in it.
 LAYERS = (
-    {"__main__", "cli", "cli_options", "config_reference", "loader", "pytest_plugin", "testing"},
-    {"fanout", "hypercorn_config", "interface", "server", "urlmap"},
+    {
+        *("__main__", "cli", "cli_options", "config_reference", "failure", "import_hook", "launch", "loader"),
+        *("process", "pytest_plugin", "testing", "worker_process"),
+    },
+    {"fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd", "urlmap"},
     {"nurseries"},
     {"metrics", "wire"},
-    {"asgi", "bind", "config", "errors", "mount", "settings"},
+    {"asgi", "bind", "config", "errors", "mount", "recruits", "settings", "version"},
 )
 
 # Beside each other, and strangers.
@@ -135,9 +138,11 @@ def test_wire_does_no_io(imports):
     assert impure == []
 
 
-def test_only_the_exporter_knows_prometheus_client(imports):
+def test_only_the_exporters_know_prometheus_client(imports):
     importers = {one.importer for one in imports if one.imported.split(".")[0] == "prometheus_client"}
-    assert importers == {"pagi_trio.metrics.exporters.prometheus"}
+    exporters = "pagi_trio.metrics.exporters"
+    modules = ("definitions", "families", "prometheus", "prometheus_values")
+    assert importers == {exporters, *(f"{exporters}.{name}" for name in modules)}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pagi_trio.metrics.catalog import CATALOG, INFO, SERIES
 
 COUNTERS = {
     "pagi_server_connections_total",
+    "pagi_server_worker_exits_total",
     "pagi_server_worker_spawns_total",
     "pagi_server_app_errors_total",
     "pagi_server_lifespan_failures_total",
@@ -22,6 +23,7 @@ COUNTERS = {
     "pagi_sse_bytes_sent_total",
     "pagi_metrics_scrapes_total",
     "pagi_metrics_flushes_total",
+    "pagi_metrics_dropped_series_total",
     "pagi_metrics_errors_total",
 }
 GAUGES = {
@@ -30,6 +32,11 @@ GAUGES = {
     "pagi_server_connections_active",
     "pagi_server_connections_by_state",
     "pagi_server_workers_active",
+    "pagi_server_workers_configured",
+    "pagi_server_worker_up",
+    "pagi_server_worker_start_time_seconds",
+    "pagi_server_worker_blocked_seconds",
+    "pagi_server_draining",
     "pagi_server_lifespan_startup_seconds",
     "pagi_server_lifespan_shutdown_seconds",
     "pagi_websocket_connections_active",

@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.store = Store()
-        self.flush = Flush(self.store.segment(0), 0.05)
+        self.flush = Flush(self.store.parent, 0.05)
         self.tallies = [
             (names, self.flush.tally(kind, *map(catalog.index, names.values())))
             for names, kind in ((WEBSOCKET, MessageTally), (SSE, EventTally))
@@ -210,7 +210,7 @@ def test_cancelling_the_task_folds_what_waits() -> None:
 def test_samplers_write_before_the_snapshot_also_when_nothing_was_counted() -> None:
     async def scenario(bench: Bench, nursery: trio.Nursery) -> None:
         idle = catalog.index("pagi_server_connections_by_state", state="idle")
-        bench.flush.samplers.append(lambda: bench.store.segment(0).set(idle, 3.0))
+        bench.flush.samplers.append(lambda: bench.store.parent.set(idle, 3.0))
         bench.flush.fold_all()
         assert bench.store.snapshot().value("pagi_server_connections_by_state", state="idle") == 3.0
         assert bench.folded("pagi_metrics_flushes_total") == 0

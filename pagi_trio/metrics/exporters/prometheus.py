@@ -1,22 +1,29 @@
 """The Prometheus page: the server's metrics, and whatever else the process has registered.
 
-The only module that imports prometheus_client.
+Only the modules of this package import prometheus_client.
 """
 
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import PLATFORM_COLLECTOR, REGISTRY, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from pagi_trio.metrics.catalog import CATALOG
+from pagi_trio.metrics.exporters.families import merge, to_prometheus
+from pagi_trio.metrics.processes import PROCESS_METRICS, read_process
+from pagi_trio.metrics.snapshot import WORKER_LABEL
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pagi_trio.metrics.catalog import Kind
     from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.snapshot import Snapshot
 
 
 class Collector:
@@ -27,28 +34,60 @@ class Collector:
     Args:
         metrics: The server's numbers.
         created: Whether counters tell since when they count, which only OpenMetrics has a place for.
+        application: Whether the application's own metrics, added up over workers, come along; they have to stay
+            away from the registry that they are in already.
     """
 
-    def __init__(self, metrics: Metrics, *, created: bool = False) -> None:
+    def __init__(self, metrics: Metrics, *, created: bool = False, application: bool = True) -> None:
         self._metrics = metrics
         self._created = created
+        self._application = application
+
+    def describe(self) -> Iterable[Family]:
+        """Name the server's families, so that a registry can see whether others have their names."""
+        return [Family(metric.name.removesuffix("_total"), metric.help, metric.kind) for metric in CATALOG]
 
     def collect(self) -> Iterator[Family]:
         """Yield one family per metric, all of the same moment."""
         snapshot = self._metrics.snapshot()
-        created = snapshot.value("pagi_server_start_time_seconds") if self._created else None
-        for metric, samples in snapshot:
-            labels = [label for label, _ in metric.labels]
-            if metric.kind == "counter":
-                counter = CounterMetricFamily(metric.name, metric.help, labels=labels)
-                for values, value in samples:
-                    counter.add_metric(list(values.values()), value, created=created)
-                yield counter
-            else:
-                gauge = GaugeMetricFamily(metric.name, metric.help, labels=labels)
-                for values, value in samples:
-                    gauge.add_metric(list(values.values()), value)
-                yield gauge
+        yield from _server_families(snapshot, created=self._created)
+        if self._application:
+            yield from to_prometheus(snapshot.application())
+
+
+def _server_families(snapshot: Snapshot, *, created: bool) -> Iterator[Family]:
+    """Yield what the server itself knows, of its processes as well where it has several."""
+    since = snapshot.value("pagi_server_start_time_seconds") if created else None
+    for metric, samples in snapshot:
+        yield _family(metric.name, metric.kind, metric.help, samples, since)
+    if snapshot.pids:
+        yield from _processes(snapshot.pids)
+
+
+def _family(
+    name: str, kind: Kind, text: str, samples: list[tuple[dict[str, str], float]], created: float | None = None
+) -> Family:
+    labels = list(samples[0][0]) if samples else []
+    if kind == "counter":
+        counter = CounterMetricFamily(name, text, labels=labels)
+        for values, value in samples:
+            counter.add_metric(list(values.values()), value, created=created)
+        return counter
+    gauge = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        gauge.add_metric(list(values.values()), value)
+    return gauge
+
+
+def _processes(pids: Mapping[str, int]) -> Iterator[Family]:
+    """Yield what each process costs; one that has just ended is left out."""
+    read = {label: read_process(pid) for label, pid in pids.items()}
+    found = {label: process for label, process in read.items() if process is not None}
+    for metric in PROCESS_METRICS:
+        values = {label: getattr(process, metric.attribute) for label, process in found.items()}
+        samples = [({WORKER_LABEL: label}, float(value)) for label, value in values.items() if value is not None]
+        if samples:
+            yield _family(metric.name, metric.kind, metric.help, samples)
 
 
 class _One:
@@ -64,15 +103,18 @@ class _One:
 def render(metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
     """Write the page, family by family, so that the caller can let others run in between.
 
-    The server's own families come first and are of one moment; then everything in prometheus_client's default
-    registry. A family that would repeat a name is left out: an application may have registered a `Collector`.
+    The server's own families come first, then the application's: those that workers share, and what else is in
+    prometheus_client's default registry. All but the last are of one moment. A family that would repeat a name is
+    left out: an application may have registered a `Collector`.
 
     Args:
         metrics: The server's numbers.
         openmetrics: OpenMetrics 1.0.0 instead of the text format 0.0.4.
     """
     seen: set[str] = set()
-    for family in chain(Collector(metrics, created=openmetrics).collect(), REGISTRY.collect()):
+    snapshot = metrics.snapshot()
+    application = merge(to_prometheus(snapshot.application()), _local(metrics, snapshot))
+    for family in chain(_server_families(snapshot, created=openmetrics), application):
         names = {family.name, *(sample.name for sample in family.samples)}
         if seen.isdisjoint(names):
             seen |= names
@@ -83,6 +125,16 @@ def render(metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
                 yield generate_latest(_One(_without_created(family)))
     if openmetrics:
         yield b"# EOF\n"
+
+
+def _local(metrics: Metrics, snapshot: Snapshot) -> Iterable[Family]:
+    """Collect what only this process can tell."""
+    if metrics.local is not None:
+        return cast("Iterable[Family]", metrics.local())
+    if snapshot.pids:
+        # A parent, in which no application registers anything.
+        return PLATFORM_COLLECTOR.collect()
+    return REGISTRY.collect()
 
 
 def _without_created(family: Family) -> Family:

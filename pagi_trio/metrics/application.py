@@ -1,0 +1,304 @@
+"""The application's own metrics over all worker processes: what is on the page, and what outlives a process.
+
+The rules are those of prometheus_client's multiprocess mode, with the slot of a worker in place of its process id:
+counters, histograms and summaries are sums, and each gauge says itself how several become one. What a dead process
+leaves is absorbed into the retired region, by name and labels, so that only distinct series take room.
+
+The newest process that defines a name says what it is. Figures that do not fit that definition are left out of
+the page, and dropped when their process is absorbed: the name starts anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from math import fsum, isfinite
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from pagi_trio.metrics.region import Family, Group, Kind, Reading, Region
+
+REMOVED: Final = -1.0
+"""The time stamp of a gauge's series that its process has removed. What was counted is never removed."""
+
+WRITTEN: Final = 1.0
+"""The time stamp of a gauge that was set and keeps no time; one that was never set has 0."""
+
+_LIVE: Final = "live"
+"""What the modes of a gauge begin with that ends with its process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One process's share, or that of all dead ones.
+
+    Attributes:
+        reading: Its region.
+        instance: The how many-th process of this server it is: it rises with every spawn. Unused for the dead.
+        slot: Its slot; None for the retired region.
+    """
+
+    reading: Reading
+    instance: int = 0
+    slot: int | None = None
+
+
+class Sample(NamedTuple):
+    """One line of the page; its name is the family's and a suffix."""
+
+    suffix: str
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppFamily:
+    """One family over all processes; it may have no samples yet."""
+
+    family: Family
+    samples: list[Sample]
+
+
+class Aggregate(NamedTuple):
+    """What all sources say together.
+
+    Attributes:
+        families: One for each name.
+        conflicts: The names that sources define differently at present.
+    """
+
+    families: list[AppFamily]
+    conflicts: set[str]
+
+
+class Absorbed(NamedTuple):
+    """What became of a dead process's figures.
+
+    Attributes:
+        replaced: The names that start anew, because older processes defined them differently.
+        dropped: How many series found no room.
+    """
+
+    replaced: list[str]
+    dropped: int
+
+
+Choose: TypeAlias = "Callable[[list[tuple[float, float]]], float]"
+"""Makes one value of a gauge's time stamps and values in several processes."""
+
+Part: TypeAlias = "tuple[Source, Group]"
+"""One source's series of a family."""
+
+
+def aggregate(sources: Iterable[Source]) -> Aggregate:
+    """Make one family per name out of all sources' figures.
+
+    Args:
+        sources: In any order; at most one of them without a slot.
+    """
+    named, conflicts = _by_name(sources)
+    families = []
+    for parts in named.values():
+        family = parts[0][1].family
+        families.append(AppFamily(family, list(_SAMPLES[family.kind](family, parts))))
+    return Aggregate(families, conflicts)
+
+
+def _by_name(sources: Iterable[Source]) -> tuple[dict[str, list[Part]], set[str]]:
+    """Return the parts of each name that fit its newest definition, and the names with parts that do not."""
+    named: dict[str, list[Part]] = {}
+    conflicts: set[str] = set()
+    # The retired region, then the newest process: of the processes, the first to bring a name defines it.
+    for source in sorted(sources, key=lambda source: (source.slot is not None, -source.instance)):
+        for name, group in source.reading.groups.items():
+            parts = named.get(name)
+            if parts is None:
+                named[name] = [(source, group)]
+            elif parts[0][1].family.fits(group.family):
+                parts.append((source, group))
+            else:
+                conflicts.add(name)
+                first, other = parts[0]
+                if first.slot is None and first.reading.values[other.cell] < source.instance:
+                    named[name] = [(source, group)]
+    return named, conflicts
+
+
+def _sums(family: Family, parts: list[Part]) -> Iterator[tuple[dict[str, str], list[float]]]:
+    """Yield the labels of each series, and the sum of each of its cells."""
+    width = family.width
+    rows: dict[tuple[str, ...], list[Sequence[float]]] = {}
+    for source, group in parts:
+        values, stamps = source.reading.values, source.reading.stamps
+        for labels, cell in group.series:
+            row = rows.setdefault(labels, [])
+            row.append(values[cell : cell + width])
+            if source.slot is None:
+                row.append(stamps[cell : cell + width])
+    for labels, row in rows.items():
+        yield dict(zip(family.labels, labels, strict=True)), [_total(column) for column in zip(*row, strict=True)]
+
+
+def _total(column: Sequence[float]) -> float:
+    """Add up exactly: sum() rounds differently in another order, and a counter would step back when a worker dies."""
+    try:
+        return fsum(column)
+    except (OverflowError, ValueError):
+        # Infinities of both signs, or a sum that is one.
+        return sum(column)
+
+
+def _counter(family: Family, parts: list[Part]) -> Iterator[Sample]:
+    for labels, (value,) in _sums(family, parts):
+        yield Sample("_total", labels, value)
+
+
+def _summary(family: Family, parts: list[Part]) -> Iterator[Sample]:
+    for labels, (count, total) in _sums(family, parts):
+        yield Sample("_count", labels, count)
+        yield Sample("_sum", labels, total)
+
+
+def _histogram(family: Family, parts: list[Part]) -> Iterator[Sample]:
+    for labels, (total, *counts) in _sums(family, parts):
+        cumulative = list(accumulate(counts))
+        for bound, count in zip(family.bounds, cumulative, strict=True):
+            yield Sample("_bucket", {**labels, "le": bound}, count)
+        yield Sample("_count", labels, cumulative[-1])
+        # OpenMetrics has no sum where an observation may be negative.
+        if float(family.bounds[0]) >= 0:
+            yield Sample("_sum", labels, total)
+
+
+def _gauge(family: Family, parts: list[Part]) -> Iterator[Sample]:
+    choose = _CHOICES.get(family.mode.removeprefix(_LIVE))
+    if choose is None:
+        yield from _gauge_by_slot(family, parts)
+        return
+    rows: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for source, group in parts:
+        values, stamps = source.reading.values, source.reading.stamps
+        for labels, cell in group.series:
+            if stamps[cell] != REMOVED:
+                rows.setdefault(labels, []).append((stamps[cell], values[cell]))
+    for labels, row in rows.items():
+        yield Sample("", dict(zip(family.labels, labels, strict=True)), choose(row))
+
+
+def _gauge_by_slot(family: Family, parts: list[Part]) -> Iterator[Sample]:
+    """Yield a gauge's value in each slot; the retired one until the slot's next process has set its own."""
+    names = (*family.labels, worker_label(family.labels))
+    rows: dict[tuple[str, ...], float] = {}
+    for source, group in parts:
+        values, stamps = source.reading.values, source.reading.stamps
+        # A retired series has its slot among its label values.
+        place = () if source.slot is None else (str(source.slot),)
+        for labels, cell in group.series:
+            key = labels + place
+            if stamps[cell] == REMOVED:
+                rows.pop(key, None)
+            elif stamps[cell] or key not in rows:
+                rows[key] = values[cell]
+    for key, value in rows.items():
+        yield Sample("", dict(zip(names, key, strict=True)), value)
+
+
+def worker_label(taken: Iterable[str]) -> str:
+    """Return the label that tells the slot: ``worker``, or ``worker_slot`` where the application has that one."""
+    name = "worker"
+    while name in taken:
+        name += "_slot"
+    return name
+
+
+_SAMPLES: Final[dict[Kind, Callable[[Family, list[Part]], Iterator[Sample]]]] = {
+    "counter": _counter,
+    "gauge": _gauge,
+    "histogram": _histogram,
+    "summary": _summary,
+}
+
+_CHOICES: Final[dict[str, Choose]] = {
+    "min": lambda row: min(value for _, value in row),
+    "max": lambda row: max(value for _, value in row),
+    "sum": lambda row: _total([value for _, value in row]),
+    "mostrecent": lambda row: max(row)[1],
+}
+"""By the mode of the gauge; the other mode, and any that a later prometheus_client may bring, is a value per slot."""
+
+
+def absorb(retired: Region, reading: Reading, *, slot: int, instance: int) -> Absorbed:
+    """Add what a dead process leaves to the retired region.
+
+    Args:
+        retired: A region that nobody reads meanwhile.
+        reading: The dead process's region.
+        slot: The slot it had.
+        instance: The how many-th process of this server it was.
+    """
+    replaced = []
+    welcome = []
+    for name, group in reading.groups.items():
+        before = retired.family(name)
+        if before is None or before.family.fits(group.family):
+            welcome.append(group)
+        elif retired.values[before.cell] < instance:
+            replaced.append(name)
+            welcome.append(group)
+    if replaced:
+        retired.drop(replaced)
+    dropped = sum(_absorb_group(retired, group, reading, slot, instance) for group in welcome)
+    return Absorbed(replaced, dropped)
+
+
+def _absorb_group(retired: Region, group: Group, reading: Reading, slot: int, instance: int) -> int:
+    """Add one family, and return how many series found no room."""
+    # One that ends with its process is known as well: it has replaced what an older process meant by its name.
+    home = retired.add_family(group.family)
+    if home is None:
+        return len(group.series)
+    retired.values[home.cell] = max(retired.values[home.cell], instance)
+    family = home.family
+    if family.mode.startswith(_LIVE):
+        return 0
+    choose = _CHOICES.get(family.mode)
+    place = (str(slot),) if family.kind == "gauge" and choose is None else ()
+    dropped = 0
+    for labels, cell in group.series:
+        values = reading.values[cell : cell + family.width]
+        stamps = reading.stamps[cell : cell + family.width]
+        home_cell = retired.find(family, labels + place)
+        if home_cell is None:
+            if stamps[0] != REMOVED:
+                dropped += retired.add_series(family, labels + place, values, stamps) is None
+        elif family.kind != "gauge":
+            for offset, value in enumerate(values):
+                _add(retired, home_cell + offset, value)
+        else:
+            _absorb_gauge(retired, home_cell, values[0], stamps[0], choose)
+    return dropped
+
+
+def _add(retired: Region, cell: int, amount: float) -> None:
+    """Add to a cell exactly: what the rounding takes away is kept in its time stamp."""
+    before = retired.values[cell]
+    after = before + amount
+    if isfinite(after):
+        part = after - before
+        retired.stamps[cell] += (before - (after - part)) + (amount - part)
+    retired.values[cell] = after
+
+
+def _absorb_gauge(retired: Region, cell: int, value: float, stamp: float, choose: Choose | None) -> None:
+    """Make one value of a dead process's gauge and that of those before it."""
+    if choose is None:
+        # The same slot: what was never set or removed leaves as much.
+        if stamp:
+            retired.values[cell] = value
+            retired.stamps[cell] = stamp
+    elif stamp != REMOVED:
+        before = retired.stamps[cell], retired.values[cell]
+        retired.values[cell] = choose([before, (stamp, value)])
+        retired.stamps[cell] = max(before[0], stamp)

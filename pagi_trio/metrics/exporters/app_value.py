@@ -1,0 +1,216 @@
+"""One number of the application's own metrics: this process's part of it, with a copy in the region.
+
+It has the interface of prometheus_client's ``ValueClass``, and counts in the process whether it has a place or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from pagi_trio.metrics.application import REMOVED, WRITTEN
+
+if TYPE_CHECKING:
+    import threading
+
+    from pagi_trio.metrics.region import Region
+
+
+class Places(Protocol):
+    """What gives values their places."""
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Taken to write any value, and reentrant: a signal handler or a finalizer may count as well."""
+        ...
+
+    def place(self, value: AppValue) -> None:
+        """Give a value its place, if its metric is known to have it."""
+
+    def bury(self, value: GaugeValue) -> None:
+        """Take a gauge's series off the page, unless another value has its place by now."""
+
+    def note_exemplar(self, value: AppValue) -> None:
+        """Learn that a value has an example, which other processes do not see."""
+
+    def note_failure(self, error: Exception) -> None:
+        """Learn that something went on without a place that should have one."""
+
+
+class AppValue:
+    """A number that is added up over processes.
+
+    Args:
+        places: What gives it a place.
+        name: The name of its metric.
+        labels: Label values of its metric, without a bucket's bound.
+
+    Attributes:
+        cell: Its place in the region, if it has one.
+        is_fresh: Whether it still asks for a place at every write.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_cells",
+        "_exemplar",
+        "_lock",
+        "_places",
+        "_value",
+        "cell",
+        "is_fresh",
+        "labels",
+        "name",
+    )
+    _multiprocess = False
+
+    def __init__(self, places: Places, name: str, labels: tuple[str, ...]) -> None:
+        self.name = name
+        self.labels = labels
+        self.is_fresh = True
+        self._places = places
+        self._lock = places.lock
+        self._value = 0.0
+        self._exemplar: object = None
+        self._cells: memoryview[float] | None = None
+        self.cell = 0
+        # What others have counted in its cell; without a cell, less what it has left itself in the last one.
+        self._base = 0.0
+
+    @property
+    def has_place(self) -> bool:
+        """Whether the region has a copy."""
+        return self._cells is not None
+
+    def inc(self, amount: float) -> None:
+        """Add to the number."""
+        with self._lock:
+            self._value = value = self._value + amount
+            cells = self._cells
+            if cells is not None:
+                try:
+                    cells[self.cell] = self._base + value
+                except Exception as error:  # noqa: BLE001 - the application goes on without a place
+                    self.detach()
+                    self._places.note_failure(error)
+                return
+        if self.is_fresh:
+            self._places.place(self)
+
+    def set(self, value: float, timestamp: float | None = None) -> None:  # noqa: ARG002 - a gauge has a use for it
+        """Overwrite the number, as ``Counter.reset`` does; what was counted before stays counted."""
+        with self._lock:
+            if value < self._value:
+                self._base += self._value
+            self._value = value
+            self.inc(0.0)
+
+    def get(self) -> float:
+        """Return this process's own number."""
+        return self._value
+
+    def set_exemplar(self, exemplar: object) -> None:
+        """Keep an example of what was counted, for a page of this process alone."""
+        self._exemplar = exemplar
+        self._places.note_exemplar(self)
+
+    def get_exemplar(self) -> object:
+        """Return the last example."""
+        return self._exemplar
+
+    def initial(self) -> tuple[float, float]:
+        """Return what a new cell begins with: a value and a time stamp."""
+        return self._base + self._value, 0.0
+
+    def take(self, region: Region, cell: int, before: float) -> None:
+        """Get a place.
+
+        Args:
+            region: Where it is.
+            cell: Which it is.
+            before: What others have counted there.
+        """
+        self.is_fresh = False
+        self._base += before
+        self.cell = cell
+        region.values[cell] = self._base + self._value
+        self._cells = region.values
+
+    def detach(self) -> None:
+        """Count for oneself alone from now on. The region keeps what it has."""
+        self.is_fresh = False
+        if self._cells is not None:
+            self._cells = None
+            self._base = -self._value
+
+    def leave(self) -> None:
+        """Give up the place because the metric is no longer there. What was counted stays counted."""
+        self.detach()
+
+
+class GaugeValue(AppValue):
+    """A gauge's number, which is nobody else's, and when it was written."""
+
+    __slots__ = ("_stamp", "_stamps")
+
+    def __init__(self, places: Places, name: str, labels: tuple[str, ...]) -> None:
+        super().__init__(places, name, labels)
+        self._stamp = 0.0
+        self._stamps: memoryview[float] | None = None
+
+    def inc(self, amount: float) -> None:
+        """Add to the number, or take from it."""
+        with self._lock:
+            self._write(self._value + amount, WRITTEN)
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Overwrite the number."""
+        with self._lock:
+            self._write(value, timestamp or WRITTEN)
+
+    def _write(self, value: float, stamp: float) -> None:
+        self._value = value
+        self._stamp = stamp
+        cells, stamps = self._cells, self._stamps
+        if cells is not None and stamps is not None:
+            try:
+                cells[self.cell] = value
+                stamps[self.cell] = stamp
+            except Exception as error:  # noqa: BLE001 - the application goes on without a place
+                self.detach()
+                self._places.note_failure(error)
+        elif self.is_fresh:
+            self._places.place(self)
+
+    def initial(self) -> tuple[float, float]:
+        """Return what a new cell begins with: a value and a time stamp."""
+        return self._value, self._stamp
+
+    def take(self, region: Region, cell: int, before: float) -> None:  # noqa: ARG002 - nothing is added to a gauge
+        """Get a place, whatever was there before."""
+        self.is_fresh = False
+        self.cell = cell
+        region.values[cell] = self._value
+        region.stamps[cell] = self._stamp
+        self._cells, self._stamps = region.values, region.stamps
+
+    def detach(self) -> None:
+        """Be for oneself alone from now on. The region keeps what it has."""
+        self.is_fresh = False
+        self._cells = self._stamps = None
+
+    def leave(self) -> None:
+        """Give up the place because the metric is no longer there, and take the series off the page."""
+        stamps = self._stamps
+        self.detach()
+        if stamps is not None:
+            # The memory may be gone at the end of a process.
+            with contextlib.suppress(ValueError):
+                stamps[self.cell] = REMOVED
+
+    def __del__(self) -> None:
+        # Its metric has removed it; what is there when the process ends is not removed.
+        if self._stamps is not None and not sys.is_finalizing():
+            self._places.bury(self)

@@ -1,0 +1,136 @@
+"""What a process of the command owes to whoever runs it: signals heard, a bound on its end, a log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+import trio
+
+from pagi_trio.failure import EXIT_STUCK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from pagi_trio.config import Config
+    from pagi_trio.server import Handle
+    from pagi_trio.systemd import Notifier
+
+SLACK_S: Final = 1.0
+"""What a shutdown may take beyond the graceful and the lifespan timeout, before the process is ended all the same."""
+
+_log = logging.getLogger("pagi_trio")
+
+
+class Watchdog:
+    """Ends the process if it has not ended by itself some time after it was to.
+
+    Trio cannot end an application that shields itself, or sits in a thread or a loop of its own; this thread can.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._bound_s = config.timeouts.graceful_s + config.timeouts.shutdown_s + SLACK_S
+        self._timer = threading.Timer(self._bound_s, self._give_up)
+        self._timer.daemon = True
+        self._is_started = False
+
+    def start(self) -> None:
+        """Begin to count; calling this again changes nothing, be it by a signal that comes in the middle."""
+        if not self._is_started:
+            self._is_started = True
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Let the process live."""
+        self._timer.cancel()
+
+    def _give_up(self) -> None:
+        _log.error("the application did not end within %g s, and is left where it is", self._bound_s)
+        os._exit(EXIT_STUCK)
+
+
+class Signals:
+    """What SIGTERM and SIGINT do to a server of one process.
+
+    The first stops it gracefully, the second at once, the third does not ask. Handlers of the process and not
+    `trio.open_signal_receiver`, so that the third works even while the application keeps Trio from running.
+
+    Attributes:
+        cancel_scope: Ends a server that has not started yet, at the second.
+    """
+
+    def __init__(self, config: Config, notifier: Notifier) -> None:
+        self._watchdog = Watchdog(config)
+        self._notifier = notifier
+        self._first = trio.Event()
+        self.cancel_scope = trio.CancelScope()
+        self._token = trio.lowlevel.current_trio_token()
+        self._handle: Handle | None = None
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._previous = {one: signal.signal(one, self._take) for one in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watchdog.cancel()
+        for one, handler in self._previous.items():
+            signal.signal(one, handler)
+
+    def started(self, handle: Handle | None = None) -> None:
+        """Take the running server's handle, as a task status does."""
+        self._handle = handle
+        self._notifier.ready("serving")
+
+    async def wait_first(self) -> None:
+        """Wait for the first signal, and meanwhile let the service manager know that the event loop runs."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._notifier.run)
+            await self._first.wait()
+            nursery.cancel_scope.cancel()
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._watchdog.start()
+        if self._count > 2:
+            os._exit(128 + number)
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._stop if self._count == 1 else self._abort)
+
+    def _stop(self) -> None:
+        self._notifier.stopping()
+        self._first.set()
+
+    def _abort(self) -> None:
+        if self._handle is not None:
+            self._handle.abort()
+        else:
+            self.cancel_scope.cancel()
+
+
+def set_up_logging(level: str, *, name: str = "", unused: Sequence[str] = ()) -> None:
+    """Have the server log to standard error, unless the application has set it up otherwise.
+
+    Called after the application's import, since its own logging set-up disables the loggers that exist by then.
+
+    Args:
+        level: The least severe messages that are logged.
+        name: What each line names its process.
+        unused: Settings of hypercorn's that have no effect, to warn of.
+    """
+    _log.setLevel(level.upper())
+    _log.disabled = False
+    if not _log.handlers:
+        handler = logging.StreamHandler()
+        prefix = f"{name}: " if name else ""
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
+        _log.addHandler(handler)
+        _log.propagate = False
+    if unused:
+        _log.warning("these settings of hypercorn's have no effect here: %s", ", ".join(unused))

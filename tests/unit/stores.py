@@ -1,0 +1,65 @@
+"""What the tests of the store share: a worker that counts, and what a snapshot says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pagi_trio.metrics import catalog
+from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.region import Family, Region
+
+if TYPE_CHECKING:
+    from pagi_trio.metrics.snapshot import Snapshot
+    from pagi_trio.metrics.store import Store
+
+CONNECTIONS = catalog.index("pagi_server_connections_total")
+ACTIVE = catalog.index("pagi_server_connections_active")
+SHUTDOWN = catalog.index("pagi_server_lifespan_shutdown_seconds")
+UP = catalog.index("pagi_server_worker_up")
+
+JOBS = Family("app_jobs", "counter", labels=("queue",))
+OTHER_JOBS = Family(JOBS.name, "counter", labels=("queue", "host"))
+
+
+def of(snapshot: Snapshot, index: int) -> float:
+    """Return one number, by its place in the store."""
+    return snapshot.value(SERIES[index].metric.name, **dict(SERIES[index].labels))
+
+
+def jobs(snapshot: Snapshot, name: str = JOBS.name) -> dict[str, float]:
+    """Return the application's own counter, by queue."""
+    return {
+        sample.labels["queue"]: sample.value
+        for one in snapshot.application()
+        if one.family.name == name
+        for sample in one.samples
+    }
+
+
+def live(snapshot: Snapshot) -> dict[str, float]:
+    """Return which workers are up, by slot."""
+    [samples] = [samples for metric, samples in snapshot if metric.name == "pagi_server_worker_up"]
+    return {labels["worker"]: value for labels, value in samples}
+
+
+class Worker:
+    """What a worker process does to its slot, the application's own counters included."""
+
+    def __init__(self, store: Store, slot: int, instance: int) -> None:
+        self.slot = slot
+        self.segment = store.slot(slot)
+        self.segment.occupy(instance)
+        self.segment.set(UP, 1.0)
+        self.region = Region(self.segment.area) if store.fd >= 0 else None
+
+    def count(self, connections: int, *, active: int = 0) -> Worker:
+        self.segment.add(CONNECTIONS, connections)
+        self.segment.add(ACTIVE, active)
+        return self
+
+    def do_jobs(self, queue: str, number: int, family: Family = JOBS) -> Worker:
+        assert self.region is not None
+        cell = self.region.add_series(family, (queue, "")[: len(family.labels)])
+        assert cell is not None
+        self.region.values[cell] += number
+        return self
