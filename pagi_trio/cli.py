@@ -74,7 +74,10 @@ def _run(
     config, unused = _read_file(config_file, hypercorn_config)
     inherited = take_sockets(os.environ, os.getpid())
     notifier = Notifier.take(os.environ, os.getpid())
-    config = _use_sockets(config, inherited).replace(**settings_given(flags))
+    given = settings_given(flags)
+    if inherited.binds and "bind" in given:
+        raise ConfigError("--bind contradicts the sockets that systemd has opened; use one or the other")
+    config = _use_sockets(config, inherited).replace(**given)
     if print_config:
         click.echo(config.as_toml(), nl=False)
         return 0

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 DEFAULT_HOST: Final = "127.0.0.1"
 
-_EXAMPLE: Final = "pagi-trio package.module:app --bind 0.0.0.0:8000 --metrics-bind 127.0.0.1:9100"
+_EXAMPLE: Final = "pagi-trio -w 4 package.module:app --bind 0.0.0.0:8000 --metrics-bind 127.0.0.1:9100"
 
 _EXIT_CODES: Final = (
     ("0", "Stopped as asked, by one signal or two."),
     ("1", "The application did not end in time after a signal, or the server failed."),
     ("2", "Usage, configuration, an address or a certificate is wrong."),
-    ("3", "The application cannot be imported, or refuses to start."),
-    ("130", "Ctrl-C while the application was imported, or the third one; 143 for the third SIGTERM."),
+    ("3", "The application cannot be imported, or refuses to start; with workers, in every one of them."),
+    ("130", "Without workers: Ctrl-C while the application was imported, or the third one; 143, the third SIGTERM."),
 )
 
 # Of the texts that name a file; nothing else in their declaration says so.

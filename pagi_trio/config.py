@@ -112,7 +112,7 @@ class Timeouts(Group):
     )
     worker_start_s: float = setting(
         60.0,
-        "A worker must be ready within this, its import and lifespan startup included.",
+        "A worker must be ready within this, or within startup_s if that is longer; its import is included.",
         "--worker-start-timeout",
         minimum=_SHORTEST_S,
     )

@@ -37,12 +37,11 @@ class Watchdog:
         self._bound_s = config.timeouts.graceful_s + config.timeouts.shutdown_s + SLACK_S
         self._timer = threading.Timer(self._bound_s, self._give_up)
         self._timer.daemon = True
-        self._is_started = False
+        self._once = threading.Lock()
 
     def start(self) -> None:
         """Begin to count; calling this again changes nothing, be it by a signal that comes in the middle."""
-        if not self._is_started:
-            self._is_started = True
+        if self._once.acquire(blocking=False):
             self._timer.start()
 
     def cancel(self) -> None:

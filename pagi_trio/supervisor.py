@@ -67,6 +67,9 @@ async def supervise(app: str, config: Config, *, factory: bool, notifier: Notifi
         ConfigError: If a setting is wrong or an address cannot be listened on; nothing has been started.
         WorkerError: If no worker ever got ready.
     """
+    for one in _SIGNALS:
+        # What comes when they are not received any more, or not yet again, finds nothing left to do.
+        signal.signal(one, signal.SIG_IGN)
     with ExitStack() as resources:
         # Only to find out now, and once, whether it can be made.
         create_ssl_context(config.tls)
@@ -181,7 +184,7 @@ class _Supervisor:
     def _note_change(self) -> None:
         """Tell the service manager how many workers serve."""
         ready = self.workers.ready
-        status = f"{ready} of {self.workers.wanted} workers are ready"
+        status = f"{ready} workers are ready, {self.workers.wanted} are wanted"
         self._was_ready = self._was_ready or ready > 0
         if ready and not self._is_announced:
             self._is_announced = True

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypedDict, cast
 import trio
 
 from pagi_trio.config import Config
+from pagi_trio.cpu_limit import CPULimit
 from pagi_trio.errors import PagiError
 from pagi_trio.failure import explain
 from pagi_trio.import_hook import when_imported
@@ -56,6 +57,10 @@ _UP: Final = catalog.index("pagi_server_worker_up")
 CROWDED: Final = 1.05
 CROWDED_LEAST: Final = 4
 """A worker lets the others accept first once it has this much more than the average, and this many more."""
+
+CPU_SLACK_S: Final = 2.0
+"""What a worker that hangs may take beyond its timeout until the kernel kills it: the parent is to be first, since it
+knows why and has the worker write where it stands."""
 
 IDLE_GRACE_S: Final = 1.0
 """How long a worker that is replaced keeps idle connections: their clients do not know, and may have sent a request
@@ -209,6 +214,7 @@ class _Worker:
         self._control = control
         self._config = Config.from_mapping(orders["config"])
         self._watchdog = Watchdog(self._config)
+        self._cpu_limit = CPULimit(self._config.timeouts.worker_s + CPU_SLACK_S)
         store, *self._sockets = files
         self._store = Store.attach(store)
         self._segment = self._store.slot(orders["slot"])
@@ -253,7 +259,7 @@ class _Worker:
             resources.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, server, listeners)
-                nursery.start_soon(self._beat)
+                nursery.start_soon(self._beat, meter)
                 await server.run(None, self)
                 nursery.cancel_scope.cancel()
         if server.failure is not None:
@@ -262,14 +268,17 @@ class _Worker:
     def started(self, _handle: Handle | None = None) -> None:
         """Tell the parent that connections are accepted, as a task status does."""
         self._segment.beat()
+        self._cpu_limit.renew()
         self._control.post({"type": "ready"})
 
-    async def _beat(self) -> None:
-        """Show that the event loop runs, once the worker is ready, and what the application has defined meanwhile."""
+    async def _beat(self, meter: Counting) -> None:
+        """Show that the event loop runs, once the worker is ready, and what is looked up instead of counted."""
         while True:
             await trio.sleep(BEAT_S)
             if self._segment.is_beating:
                 self._segment.beat()
+                self._cpu_limit.renew()
+            meter.fold_all()
             if self._application is not None:
                 self._look_after(self._application)
 

@@ -19,8 +19,8 @@ _INTRODUCTION: Final = """\
 <!-- Rendered from pagi_trio/metrics/catalog.py by `python -m pagi_trio.metrics.reference`; do not edit. -->
 
 Every series below is on the page from the first scrape, with 0 where nothing has happened yet. No label ever
-carries a path, an address or a process id. The page also has what the process has registered with
-`prometheus_client`: `process_*`, `python_*` and the application's own metrics.
+carries a path, an address or a process id. The page also has `process_*`, `python_*` and the application's own
+`prometheus_client` metrics; [how to read them](../how-to/metrics.md#several-workers) over several workers.
 
 ## What the words mean
 
@@ -37,14 +37,21 @@ carries a path, an address or a process id. The page also has what the process h
   Comments, and blocks with only an id or a retry, are none. An event stream's **bytes** are those of its body,
   framing and comments included, before chunking and TLS. With a `Content-Encoding`, streams and bytes count, events
   do not.
-- **Worker**: a process that serves. A server of one process is its own one worker.
+- **Worker** (`pagi_server_worker*`): a process that serves. A server of one process is its own one worker. While
+  workers are replaced, the old and the new are active together; one that waits to be started again is not active.
+- **Slot**: the number of a worker, the value of the label `worker`. It is used again once its worker has ended, and
+  there are more slots than workers, for those that take over.
 
 ## How fresh and how exact
 
-- A scrape first adds up what waits in the process that answers it, so it misses nothing.
-- Counters never decrease while the server lives.
+- A scrape first adds up what waits in the process that answers it, so of that it misses nothing. Of other workers it
+  may miss the messages and events of the last 50 ms (`--metrics-flush-interval`); one whose event loop stands still
+  adds them when it goes on.
+- Counters never decrease while the server lives, whichever page is read and whatever becomes of a worker. Its
+  connections are no longer active once the parent knows of its end.
 - The numbers equal what the clients count, for connections that ended by a close handshake or a completed response.
-  Where a connection was cut, a client may have received less than was sent, never more.
+  Where a connection was cut, a client may have received less than was sent, never more. After `kill -9` of a worker
+  its messages and events of the last 50 ms may be missing.
 
 ## The metrics
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 import time
 import zlib
 from typing import TYPE_CHECKING, Final, Self
@@ -185,12 +186,14 @@ class Store:
         Raises:
             WorkerError: If that process has another version of the catalog.
         """
+        # Before anything is made of the memory, whose layout may be another.
+        header = struct.unpack(f"{_SIGNATURE + 1}d", os.pread(fd, (_SIGNATURE + 1) * DOUBLE_BYTES, 0))
+        if header[_SIGNATURE] != _signature():
+            os.close(fd)
+            raise WorkerError("pagi-trio was upgraded under the running server; stop it, and start it anew")
         store = cls.__new__(cls)
         store._map(fd, os.fstat(fd).st_size)
         store._is_shared = True
-        if store._header[_SIGNATURE] != _signature():
-            store.close()
-            raise WorkerError("pagi-trio was upgraded under the running server; stop it, and start it anew")
         return store
 
     def _map(self, fd: int, size: int) -> None:
@@ -235,7 +238,7 @@ class Store:
     def retire(self, number: int) -> list[str]:
         """Keep what a worker has counted, drop its gauges, and free its slot.
 
-        Called by the process that owns the store, once the worker's process has ended.
+        Called by the process that owns the store, which others share, once the worker's process has ended.
 
         Returns:
             The names of application metrics whose older definition gave way to the worker's.

@@ -422,7 +422,10 @@ class HTTPExchange:
 
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""
-        self.connection.keep_alive = False
+        begun = self._response is not None and self._response.wrote_head
+        if self.connection.service.draining or not begun:
+            # A client that was told to go on, before another worker took over, may have sent its next request.
+            self.connection.keep_alive = False
         if self.stream is not None and not self.client_left and not self.complete:
             self.disconnect("server_shutdown")
             if self._response is not None and self._response.is_chunked:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pagi_trio.asgi import Address
-    from pagi_trio.nurseries.service import Service, Watched
+    from pagi_trio.nurseries.service import Service
     from pagi_trio.nurseries.sockets import Listener
 
 ACCEPTS: Final = 64
@@ -131,15 +131,14 @@ class Listeners:
         if service.admitted:
             seconds = service.config.timeouts.graceful_s
             log.info("stopping: %d connections have %g s to finish", service.admitted, seconds)
-        told: set[Watched] = set()
         if self._idle_grace_s and service.admitted:
-            told = {one for one in service.connections if one.state not in _WITHOUT_REQUEST}
-            for connection in told:
-                connection.drain()
+            for connection in tuple(service.connections):
+                if connection.state not in _WITHOUT_REQUEST:
+                    connection.drain()
             with trio.move_on_after(self._idle_grace_s):
                 await service.emptied.wait()
         service.draining = True
-        for connection in service.connections - told:
+        for connection in tuple(service.connections):
             connection.drain()
         if service.admitted:
             await service.emptied.wait()

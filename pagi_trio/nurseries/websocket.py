@@ -419,6 +419,9 @@ class WebSocketSession:
         """Tell client and application that the server stops."""
         self.connection.keep_alive = False
         if self._opening is not None:
+            if not self.connection.service.draining:
+                # Another worker takes over; what has been asked for before may still be had, for a moment.
+                return
             self._opening.refuse(503, "the server is stopping")
             self._ended(ABNORMAL, "server_shutdown")
         elif self._disconnect is None:

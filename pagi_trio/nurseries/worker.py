@@ -188,17 +188,19 @@ class Worker:
         """Let it end as `stop` does, since others go on: it first waits for requests that are on their way."""
         if not self._stopping.is_set():
             self._stop_reason = reason
-            self._stopping.set()
-            self._tell("make_way", signal.SIGTERM)
+            self._begin_to_stop("make_way")
 
     def stop(self) -> None:
         """Let it end gracefully, within its timeouts; calling this again changes nothing."""
         if not self._stopping.is_set():
-            self._stopping.set()
-            self._tell("stop", signal.SIGTERM)
-            if self._child is not None and not self.ready.is_set():
-                # It may still be importing the application, and not listen.
-                self._child.send_signal(signal.SIGTERM)
+            self._begin_to_stop("stop")
+
+    def _begin_to_stop(self, how: str) -> None:
+        self._stopping.set()
+        self._tell(how, signal.SIGTERM)
+        if self._child is not None and not self.ready.is_set():
+            # It may still be importing the application, and not listen.
+            self._child.send_signal(signal.SIGTERM)
 
     def abort(self) -> None:
         """Let it end at once."""

@@ -8,7 +8,9 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from pagi_trio import serve
 from pagi_trio.testing import serving
+from tests.integration.command import TCP, get, running, scrape, until
 
 # What the page shows for a metric, as an expression in it.
 SHOWN = "document.querySelector('[data-metric=%s]')?.textContent"
@@ -313,6 +316,24 @@ async def test_starlette_has_its_own_metrics_on_the_page(pagi_serve):
         prometheus_client.REGISTRY.unregister(example.orders)
     assert "\nshop_orders_total 1.0\n" in page
     assert "\npagi_server_connections_active 1.0\n" in page
+
+
+async def test_workers_have_one_page_of_what_all_of_them_count():
+    """Takes a third of a second, in which two processes start. It may block: nothing else runs here."""
+    pytest.importorskip("prometheus_client")
+    metrics_bind = ("--metrics-bind", "127.0.0.1:0")
+    with running(sys.executable, "-m", "pagi_trio", "-w", "2", EXAMPLES / "workers.py", *TCP, *metrics_bind) as program:
+        lines = program.wait_for_each({"serving on ": 1, "metrics on ": 1, " is ready": 2})
+        url, page_url = (line.split()[-1] for what in ("serving", "metrics") for line in lines if f"{what} on" in line)
+        answers = []
+        until(lambda: answers.append(get(f"{url}/tea")) or len(set(answers)) == 2)
+        assert set(answers) == {"worker 1\n", "worker 2\n"}
+        for page in (scrape(page_url), scrape(f"{url}/metrics")):
+            assert page['shop_hits_total{path="/tea"}'] == len(answers)
+            assert "shop_busy" in page
+            assert page["pagi_server_workers_active"] == 2
+        program.send_signal(signal.SIGTERM)
+        assert program.finish() == (0, "")
 
 
 async def test_hypercorn_settings_are_taken():

@@ -410,6 +410,13 @@ def test_sockets_of_a_service_manager_are_served(supervised, tmp_path, workers):
             given.accept()[0].close()
 
 
+def test_an_address_beside_the_sockets_of_a_service_manager_is_refused(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        command = [sys.executable, "-c", SYSTEMD, str(given.fileno()), "app", *TCP]
+        with running(*command, cwd=tmp_path, pass_fds=[given.fileno()]) as program:
+            assert "--bind contradicts the sockets that systemd has opened" in fails(program, 2)
+
+
 def test_a_service_manager_is_told_how_it_goes(supervised, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -421,7 +428,7 @@ def test_a_service_manager_is_told_how_it_goes(supervised, tmp_path):
                 told.extend(manager.recv(4096).decode().splitlines())
 
         with supervised("-w", "2", environ={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as program:
-            wait_for("STATUS=2 of 2 workers are ready")
+            wait_for("STATUS=2 workers are ready, 2 are wanted")
             program.send_signal(signal.SIGHUP)
             wait_for("RELOADING=1")
             program.wait_ready(4)

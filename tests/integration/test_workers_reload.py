@@ -122,6 +122,18 @@ def test_hup_with_an_application_that_cannot_be_imported_keeps_the_workers(super
         stop(program)
 
 
+def test_hup_ends_workers_that_still_import_the_old_code(supervised, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "from app import *\nif not Path('fast').exists():\n    say('importing')\n    time.sleep(1000)\n"
+    )
+    with supervised("-w", "2", *PATIENT, app="slow") as program:
+        program.wait_for_each({"app: importing": 2})
+        (tmp_path / "fast").touch()
+        program.send_signal(signal.SIGHUP)
+        program.wait_for_each({"is ready": 2, "ended: clean": 2})
+        stop(program)
+
+
 def test_hup_while_stopping_starts_nothing(supervised):
     with supervised("-w", "2", *PATIENT) as program:
         url = program.wait_for_url()

@@ -19,6 +19,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 # Their code shows how a setting is written, not a program.
 WRITTEN_BY_HAND = [page for page in PAGES if page.parent.name != "reference"]
 
+DEPLOY = ROOT / "docs" / "deploy"
+
 EXAMPLES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "examples").glob("*.py")]
 
 
@@ -69,6 +71,32 @@ def test_code_is_taken_from_the_examples(page):
         assert any(block in example for example in EXAMPLES), f"no example has these lines:\n{block}"
 
 
+def misfits(text):
+    """Return the blocks in the language of a file of docs/deploy that are not part of one."""
+    files = [path.read_text(encoding="utf-8") for path in DEPLOY.iterdir()]
+    found = [block for language in ("ini", "nginx", "yaml") for block in blocks(text, language)]
+    return [block for block in found if not any(block in file for file in files)]
+
+
+def commands_of_files():
+    """Return the arguments of pagi-trio in the files of docs/deploy."""
+    unit = re.search(r"^ExecStart=(.*)$", (DEPLOY / "app.service").read_text(encoding="utf-8"), re.MULTILINE)
+    container = re.search(r"^ +args: \[(.*)\]$", (DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    return [shlex.split(unit[1])[1:], shlex.split(container[1].replace(",", " "))[1:]]
+
+
+def test_the_deploy_page_shows_the_files_for_deployment():
+    text = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
+    assert misfits(text) == []
+    assert {path.name for path in DEPLOY.iterdir()} <= set(re.findall(r"\(\.\./deploy/([^)]+)\)", text))
+
+
+def test_the_files_for_deployment_have_only_flags_that_exist():
+    for arguments in commands_of_files():
+        context = make_command().make_context("pagi-trio", arguments)
+        assert context.params["app"] == "package.module:app"
+
+
 def test_the_code_of_the_configuration_page_runs():
     page = ROOT / "docs" / "reference" / "configuration.md"
     [block] = blocks(page.read_text(encoding="utf-8"), "python")
@@ -86,6 +114,7 @@ def test_what_is_wrong_is_found():
     ]
     assert commands("```sh\ncd x && pagi-trio app:app --bind x\n```\n") == [["app:app", "--bind", "x"]]
     assert blocks("```python\na = 1\n```\n", "python") == ["a = 1\n"]
+    assert misfits("```ini\nType=notify\n```\n```ini\nType=simple\n```\n") == ["Type=simple\n"]
 
 
 def test_the_readme_has_two_commands_of_one_line_each():

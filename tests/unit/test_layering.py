@@ -21,8 +21,8 @@ PACKAGE = Path(pagi_trio.__file__).parent
 # From the top down; a package stands for all that is in it.
 LAYERS = (
     {
-        *("__main__", "cli", "cli_options", "config_reference", "failure", "import_hook", "launch", "loader"),
-        *("process", "pytest_plugin", "testing", "worker_process"),
+        *("__main__", "cli", "cli_options", "config_reference", "cpu_limit", "failure", "import_hook"),
+        *("launch", "loader", "process", "pytest_plugin", "testing", "worker_process"),
     },
     {"fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd", "urlmap"},
     {"nurseries"},
