@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ def when_imported(name: str, callback: Callable[[], None]) -> None:
 
     Args:
         name: Of the package.
-        callback: Called at once if it has been imported already.
+        callback: Called at once if it has been imported already. It must not raise: whoever imports would get it.
     """
     if name in sys.modules:
         callback()
@@ -27,23 +28,37 @@ def when_imported(name: str, callback: Callable[[], None]) -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Finds nothing itself, but hands out a loader that calls back."""
+    """Finds nothing itself, but hands out a loader that calls back.
+
+    It stays until the package has been imported whole: programs ask for a spec without importing, and an import may
+    fail and be tried again. A child that is forked meanwhile has nothing to be called back for.
+    """
 
     def __init__(self, name: str, callback: Callable[[], None]) -> None:
         self._name = name
         self._callback = callback
+        self._pid = os.getpid()
+        self._is_asking = False
 
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self._name:
+        if fullname != self._name or self._is_asking or os.getpid() != self._pid:
             return None
-        # Whatever comes of it, the next import is none of its business.
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        # The others are asked, and this one with them.
+        self._is_asking = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._is_asking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _CallingBack(spec.loader, self._callback)
+            spec.loader = _CallingBack(spec.loader, self._imported)
         return spec
+
+    def _imported(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._callback()
 
 
 class _CallingBack(Loader):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SLACK_S: Final = 1.0
 """What a shutdown may take beyond the graceful and the lifespan timeout, before the process is ended all the same."""
 
+_LAST_WORDS_S: Final = 0.5
+
 _log = logging.getLogger("pagi_trio")
 
 
@@ -49,8 +51,14 @@ class Watchdog:
         self._timer.cancel()
 
     def _give_up(self) -> None:
-        _log.error("the application did not end within %g s, and is left where it is", self._bound_s)
+        # By another thread: standard error may be a pipe that nobody reads.
+        say = threading.Thread(target=self._say, daemon=True)
+        say.start()
+        say.join(_LAST_WORDS_S)
         os._exit(EXIT_STUCK)
+
+    def _say(self) -> None:
+        _log.error("the application did not end within %g s, and is left where it is", self._bound_s)
 
 
 class Signals:

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, Protocol, Self
 
@@ -39,10 +40,16 @@ def check_platform() -> None:
     """Refuse where the system lacks what workers need.
 
     Raises:
-        ConfigError: It is not Linux, or older than 5.3.
+        ConfigError: It is not Linux, or older than 5.3, or does not let this process do it.
     """
-    if not (hasattr(os, "pidfd_open") and hasattr(os, "memfd_create")):
-        raise ConfigError("workers, max_requests and reload need Linux 5.3 or later; without them one process serves")
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        os.close(os.memfd_create("pagi-trio-test"))
+    except (AttributeError, OSError) as error:
+        raise ConfigError(
+            "workers, max_requests and reload need Linux 5.3 or later, with pidfd_open and memfd_create allowed; "
+            f"without them one process serves ({error})"
+        ) from None
 
 
 class Process(Protocol):
@@ -136,6 +143,9 @@ class Recruits:
         self._waiting: list[Recruit] = []
 
     def __enter__(self) -> Self:
+        # Whoever started this process may have children's ends ignored, and then there is nothing to wait for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _fill_standard_files()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,21 +159,27 @@ class Recruits:
             serve: What each runs, with the pid of this process and its end of the socket; it raises SystemExit, so
                 that all that was to be done at exit is done.
         """
+        if threading.active_count() > 1:
+            # A tracer's, perhaps: what it holds at this moment would be held for ever.
+            return
         parent = os.getpid()
         # A collection would write to every object, and so copy what the processes share.
         gc.freeze()
         for _ in range(count):
             try:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with _signals_held():
-                    pid = os.fork()
-                    if pid == 0:
-                        self._forget()
-                        ours.close()
-                        serve(parent, theirs)
             except OSError:
                 # Whoever wants one will try again, and say what is wrong.
                 return
+            with _signals_held():
+                try:
+                    pid = os.fork()
+                except OSError:
+                    return
+                if pid == 0:
+                    self._forget()
+                    ours.close()
+                    serve(parent, theirs)
             theirs.close()
             self._waiting.append(Recruit(Forked(pid), ours))
 
@@ -207,6 +223,13 @@ class Recruits:
             ours.close()
             raise
         return Recruit(process, ours)
+
+
+def _fill_standard_files() -> None:
+    """Open what is closed of the standard files, or something else would get their numbers, and what is printed."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
 
 
 @contextmanager

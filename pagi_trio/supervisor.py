@@ -14,6 +14,7 @@ It never imports the application: a worker that is started later gets the code a
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +36,7 @@ from pagi_trio.nurseries.workers import Workers
 from pagi_trio.page import Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from pagi_trio.config import Config
     from pagi_trio.recruits import Recruits
@@ -67,9 +68,6 @@ async def supervise(app: str, config: Config, *, factory: bool, notifier: Notifi
         ConfigError: If a setting is wrong or an address cannot be listened on; nothing has been started.
         WorkerError: If no worker ever got ready.
     """
-    for one in _SIGNALS:
-        # What comes when they are not received any more, or not yet again, finds nothing left to do.
-        signal.signal(one, signal.SIG_IGN)
     with ExitStack() as resources:
         # Only to find out now, and once, whether it can be made.
         create_ssl_context(config.tls)
@@ -97,6 +95,7 @@ class _Supervisor:
         self._config = config
         self._notifier = notifier
         self._signals = 0
+        self._replacing = 0
         self._was_ready = False
         self._is_announced = False
         store = Store(2 * (config.workers + SPARE_WORKERS), shared=True)
@@ -129,7 +128,13 @@ class _Supervisor:
 
     async def run(self) -> None:
         """Be the supervisor nursery."""
+        self._is_hung_up = _make_hangup_test()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        for one in _SIGNALS:
+            # Or a signal that comes right at the end would be raised again, and end the process by force.
+            signal.signal(one, signal.SIG_IGN)
         with trio.open_signal_receiver(*_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             async with trio.open_nursery() as nursery:
                 if self._page is not None:
                     nursery.start_soon(self._page.run)
@@ -157,23 +162,29 @@ class _Supervisor:
 
     async def _take_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._signals += 1
-                if self._signals == 1:
-                    self.stop()
-                else:
-                    self.workers.abort()
-            elif number == signal.SIGHUP and not self._signals:
+            if number in (signal.SIGTERM, signal.SIGINT) or (number == signal.SIGHUP and self._is_hung_up()):
+                self._take_stop()
+            elif number == signal.SIGHUP and not self._signals and self._replacing < 2:
+                # More than one that waits for its turn would find nothing older than itself.
+                self._replacing += 1
                 nursery.start_soon(self._replace)
             elif number == signal.SIGTTIN:
                 self.workers.add()
             elif number == signal.SIGTTOU:
                 self.workers.remove()
 
+    def _take_stop(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self.stop()
+        else:
+            self.workers.abort()
+
     async def _replace(self) -> None:
         log.info("replacing the workers")
         self._notifier.reloading()
         await self.workers.replace()
+        self._replacing -= 1
         self._is_announced = False
         self._note_change()
 
@@ -191,3 +202,21 @@ class _Supervisor:
             self._notifier.ready(status)
         else:
             self._notifier.status(status)
+
+
+def _make_hangup_test() -> Callable[[], bool]:
+    """Return a test of whether a SIGHUP means that the terminal was closed, which is to end what was started there.
+
+    A program that was started to outlive its terminal, by nohup, has the signal ignored.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal():
+        return lambda: False
+    return lambda: not _has_terminal()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

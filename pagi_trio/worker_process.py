@@ -13,7 +13,9 @@ import random
 import signal
 import socket
 import sys
+import traceback
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypedDict, cast
 
@@ -22,7 +24,7 @@ import trio
 from pagi_trio.config import Config
 from pagi_trio.cpu_limit import CPULimit
 from pagi_trio.errors import PagiError
-from pagi_trio.failure import explain
+from pagi_trio.failure import EXIT_STUCK, explain
 from pagi_trio.import_hook import when_imported
 from pagi_trio.loader import load_app
 from pagi_trio.metrics import catalog
@@ -117,7 +119,7 @@ def serve_orders(parent: int, control: socket.socket) -> NoReturn:
     _end_with(parent)
     _close_listeners()
     _set_signals(_leave)
-    with suppress(ValueError, OSError):
+    with suppress(ValueError, OSError, RuntimeError):
         # The parent has a worker that hangs write where, by SIGABRT; without a standard error there is nowhere.
         faulthandler.enable()
     with control:
@@ -126,6 +128,7 @@ def serve_orders(parent: int, control: socket.socket) -> NoReturn:
             # Nothing has been started, and there is nobody to tell anything to.
             os._exit(0)
         code = _work(cast("Orders", orders), files, Control(control))
+    # What called a process that was forked is the parent's, and must not see anything else.
     sys.exit(code)
 
 
@@ -144,6 +147,9 @@ def _work(orders: Orders, files: list[int], control: Control) -> int:
             }
         )
         return failure.code
+    except Exception:  # noqa: BLE001 - an error of our own, or of the system's
+        traceback.print_exc()
+        return EXIT_STUCK
     return 0
 
 
@@ -174,7 +180,8 @@ def _close_listeners() -> None:
     A service manager has passed them to the parent. Clients could connect for as long as they are open, and would
     hang once nobody accepts.
     """
-    for file in Path("/proc/self/fd").iterdir():
+    directory = Path("/proc/self/fd")
+    for file in directory.iterdir() if directory.exists() else ():
         try:
             sock = socket.socket(fileno=int(file.name))
         except OSError:
@@ -188,11 +195,25 @@ def _close_listeners() -> None:
 def _set_signals(on_term: Callable[[int, FrameType | None], None]) -> None:
     """Leave the terminal's signals to the parent, which gets them too.
 
-    Ignored by a function, since SIG_IGN would be inherited by what the application starts.
+    Ctrl-C and a hangup are ignored by a function, since SIG_IGN would be inherited by what the application starts.
+    That is right for the terminal's job control: a handler would have a read from it tried again for ever.
     """
     for one in HELD_SIGNALS:
-        signal.signal(one, on_term if one is signal.SIGTERM else _ignore)
+        signal.signal(one, signal.SIG_IGN if one in (signal.SIGTTIN, signal.SIGTTOU) else _ignore)
+    signal.signal(signal.SIGTERM, on_term)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
+
+
+def _be_a_child_of_the_application(listeners: list[Listener], control: Control) -> None:
+    """Let go of what is the worker's, in a process that the application has forked from it.
+
+    Or the addresses would be taken for as long as that lives, and a signal that is to end it would not.
+    """
+    for one in HELD_SIGNALS:
+        signal.signal(one, signal.SIG_DFL)
+    for listener in listeners:
+        listener.sock.close()
+    control.abandon()
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -256,7 +277,9 @@ class _Worker:
             )
             self._stop_on_term(server)
             # Once all is done, or it would find Trio half taken down.
-            resources.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+            for one in HELD_SIGNALS:
+                resources.callback(signal.signal, one, signal.SIG_IGN)
+            os.register_at_fork(after_in_child=partial(_be_a_child_of_the_application, listeners, self._control))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, server, listeners)
                 nursery.start_soon(self._beat, meter)
@@ -284,13 +307,16 @@ class _Worker:
 
     def _share_metrics(self) -> None:
         """Have what the application defines in prometheus_client's registry counted where all processes can read it."""
-        from pagi_trio.metrics.exporters.prometheus import Collector  # noqa: PLC0415 - where it is installed
-        from pagi_trio.metrics.exporters.prometheus_values import install, is_elsewhere  # noqa: PLC0415
+        try:
+            from pagi_trio.metrics.exporters.prometheus import Collector  # noqa: PLC0415 - where it is installed
+            from pagi_trio.metrics.exporters.prometheus_values import install, is_elsewhere  # noqa: PLC0415
 
-        if is_elsewhere():
-            self._control.post({"type": "warning", "text": _ELSEWHERE})
-            return
-        self._application = install(Region(self._segment.area), ignored=(Collector,))
+            if is_elsewhere():
+                self._control.post({"type": "warning", "text": _ELSEWHERE})
+            else:
+                self._application = install(Region(self._segment.area), ignored=(Collector,))
+        except Exception as error:  # noqa: BLE001 - or the application's own import would fail
+            self._control.post({"type": "warning", "text": f"the application's metrics are not shared: {error!r}"})
 
     def _collect_local(self) -> Iterable[object]:
         return () if self._application is None else self._application.collect_unshared(self._orders["slot"])

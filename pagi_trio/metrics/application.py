@@ -85,7 +85,7 @@ class Absorbed(NamedTuple):
     dropped: int
 
 
-Choose: TypeAlias = "Callable[[list[tuple[float, float]]], float]"
+Choose: TypeAlias = "Callable[[list[float], list[float]], float]"
 """Makes one value of a gauge's time stamps and values in several processes."""
 
 Part: TypeAlias = "tuple[Source, Group]"
@@ -151,8 +151,19 @@ def _total(column: Sequence[float]) -> float:
 
 
 def _counter(family: Family, parts: list[Part]) -> Iterator[Sample]:
-    for labels, (value,) in _sums(family, parts):
-        yield Sample("_total", labels, value)
+    # As `_sums`, without a list for each number: applications have more of these than of all else.
+    rows: dict[tuple[str, ...], list[float]] = {}
+    for source, group in parts:
+        values, stamps = source.reading.values, source.reading.stamps
+        for labels, cell in group.series:
+            row = rows.get(labels)
+            if row is None:
+                row = rows[labels] = []
+            row.append(values[cell])
+            if source.slot is None:
+                row.append(stamps[cell])
+    for labels, row in rows.items():
+        yield Sample("_total", dict(zip(family.labels, labels, strict=True)), _total(row))
 
 
 def _summary(family: Family, parts: list[Part]) -> Iterator[Sample]:
@@ -177,14 +188,18 @@ def _gauge(family: Family, parts: list[Part]) -> Iterator[Sample]:
     if choose is None:
         yield from _gauge_by_slot(family, parts)
         return
-    rows: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    rows: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
     for source, group in parts:
         values, stamps = source.reading.values, source.reading.stamps
         for labels, cell in group.series:
             if stamps[cell] != REMOVED:
-                rows.setdefault(labels, []).append((stamps[cell], values[cell]))
+                row = rows.get(labels)
+                if row is None:
+                    row = rows[labels] = [], []
+                row[0].append(stamps[cell])
+                row[1].append(values[cell])
     for labels, row in rows.items():
-        yield Sample("", dict(zip(family.labels, labels, strict=True)), choose(row))
+        yield Sample("", dict(zip(family.labels, labels, strict=True)), choose(*row))
 
 
 def _gauge_by_slot(family: Family, parts: list[Part]) -> Iterator[Sample]:
@@ -221,10 +236,10 @@ _SAMPLES: Final[dict[Kind, Callable[[Family, list[Part]], Iterator[Sample]]]] = 
 }
 
 _CHOICES: Final[dict[str, Choose]] = {
-    "min": lambda row: min(value for _, value in row),
-    "max": lambda row: max(value for _, value in row),
-    "sum": lambda row: _total([value for _, value in row]),
-    "mostrecent": lambda row: max(row)[1],
+    "min": lambda _, values: min(values),
+    "max": lambda _, values: max(values),
+    "sum": lambda _, values: _total(values),
+    "mostrecent": lambda stamps, values: max(zip(stamps, values, strict=True))[1],
 }
 """By the mode of the gauge; the other mode, and any that a later prometheus_client may bring, is a value per slot."""
 
@@ -249,6 +264,8 @@ def absorb(retired: Region, reading: Reading, *, slot: int, instance: int) -> Ab
             welcome.append(group)
     if replaced:
         retired.drop(replaced)
+    # What must never step back finds room first.
+    welcome.sort(key=lambda group: group.family.kind == "gauge")
     dropped = sum(_absorb_group(retired, group, reading, slot, instance) for group in welcome)
     return Absorbed(replaced, dropped)
 
@@ -272,13 +289,28 @@ def _absorb_group(retired: Region, group: Group, reading: Reading, slot: int, in
         home_cell = retired.find(family, labels + place)
         if home_cell is None:
             if stamps[0] != REMOVED:
-                dropped += retired.add_series(family, labels + place, values, stamps) is None
+                dropped += not _add_series(retired, family, labels + place, values, stamps)
         elif family.kind != "gauge":
             for offset, value in enumerate(values):
                 _add(retired, home_cell + offset, value)
         else:
             _absorb_gauge(retired, home_cell, values[0], stamps[0], choose)
     return dropped
+
+
+def _add_series(
+    retired: Region, family: Family, labels: tuple[str, ...], values: Sequence[float], stamps: Sequence[float]
+) -> bool:
+    """Add a series and tell whether it found room; gauges that have a series for each slot make way for counters."""
+    if retired.add_series(family, labels, values, stamps) is not None:
+        return True
+    if family.kind == "gauge":
+        return False
+    in_the_way = [one.name for one in retired.families() if one.kind == "gauge" and one.mode not in _CHOICES]
+    if not in_the_way:
+        return False
+    retired.drop(in_the_way)
+    return retired.add_series(family, labels, values, stamps) is not None
 
 
 def _add(retired: Region, cell: int, amount: float) -> None:
@@ -299,6 +331,6 @@ def _absorb_gauge(retired: Region, cell: int, value: float, stamp: float, choose
             retired.values[cell] = value
             retired.stamps[cell] = stamp
     elif stamp != REMOVED:
-        before = retired.stamps[cell], retired.values[cell]
-        retired.values[cell] = choose([before, (stamp, value)])
-        retired.stamps[cell] = max(before[0], stamp)
+        stamps = [retired.stamps[cell], stamp]
+        retired.values[cell] = choose(stamps, [retired.values[cell], value])
+        retired.stamps[cell] = max(stamps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -32,7 +33,7 @@ class Writer(Protocol):
 class Meter:
     """One process's counters.
 
-    Used from the Trio thread only.
+    Used from the Trio thread, in which it is made; `snapshot` from any.
 
     Args:
         store: The memory that it counts in, with all other processes.
@@ -46,10 +47,11 @@ class Meter:
         sse: The tally of event streams.
     """
 
-    __slots__ = ("_flush", "_segment", "_store", "owner", "sse", "websocket")
+    __slots__ = ("_flush", "_segment", "_store", "_thread", "owner", "sse", "websocket")
 
     def __init__(self, store: Store, slot: int | None, *, is_owner: bool, interval_s: float = FLUSH_INTERVAL_S) -> None:
         self._store = store
+        self._thread = threading.get_ident()
         self._segment = store.parent if slot is None else store.slot(slot)
         self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
@@ -91,8 +93,12 @@ class Meter:
         self._flush.fold_all()
 
     def snapshot(self) -> Snapshot:
-        """Bring the store up to date and read all of it."""
-        self._flush.fold_all()
+        """Bring the store up to date and read all of it.
+
+        May be called from any thread; only in that of the meter does it bring it up to date.
+        """
+        if threading.get_ident() == self._thread:
+            self._flush.fold_all()
         return self._store.snapshot()
 
     async def run(self) -> None:

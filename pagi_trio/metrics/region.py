@@ -24,13 +24,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-REGION_BYTES: Final = 1 << 20
+REGION_BYTES: Final = 4 << 20
 """Memory that nobody touches is never allocated, so the size costs address space alone."""
 
-CELLS: Final = 8192
-"""An application of a thousand series fills an eighth; more is a mistake in its labels, which this bounds."""
+CELLS: Final = 32_768
+"""What dead processes leave takes up to all of them: processes that come and go need not have the same series."""
+
+SHARES: Final = 4
+"""A living process has one part of so many: an application of a thousand series fills an eighth of that, and more is
+a mistake in its labels, which this bounds."""
 
 _HEADER_BYTES: Final = 64
 _VALUES_AT: Final = _HEADER_BYTES
@@ -140,21 +144,33 @@ class Region:
         stamps: The same of their time stamps.
     """
 
-    __slots__ = ("_groups", "_octets", "_places", "_words", "stamps", "values")
+    __slots__ = ("_groups", "_octets", "_places", "_shares", "_words", "stamps", "values")
 
     def __init__(self, area: memoryview[int]) -> None:
         self._octets = area
+        self._shares = 1
         self._words, self.values, self.stamps = _views(area)
         self._groups: dict[str, Group] = {}
         self._places: dict[tuple[int, tuple[str, ...]], int] = {}
 
+    def leave_room(self) -> None:
+        """Take no more than a living process's part from now on."""
+        self._shares = SHARES
+
     def clear(self) -> None:
-        """Empty it, also of what another process that is gone has written. Costs the same however much that was."""
+        """Empty it, also of what another process that is gone has written."""
+        used = self._words[_USED_CELLS]
         self._words[_COMMITTED] = 0
         self._words[_USED_CELLS] = 0
         self._words[_EPOCH] += 1
+        # A reader may see the next writer's record before its cells.
+        self.values[:used] = self.stamps[:used] = memoryview(bytes(8 * used)).cast("d")
         self._groups.clear()
         self._places.clear()
+
+    def families(self) -> Iterator[Family]:
+        """Yield what there is now."""
+        return (group.family for group in self._groups.values())
 
     def family(self, name: str) -> Group | None:
         """Return the family that has this name now, without its series."""
@@ -224,7 +240,8 @@ class Region:
         dropped = set(names)
         kept = {group.number: group for group in self._groups.values() if group.family.name not in dropped}
         places = self._places.copy()
-        values, stamps = self.values.tolist(), self.stamps.tolist()
+        used = self._words[_USED_CELLS]
+        values, stamps = self.values[:used].tolist(), self.stamps[:used].tolist()
         self.clear()
         for group in kept.values():
             fresh = self.add_family(group.family)
@@ -257,10 +274,11 @@ class Region:
 
     def _append(self, record: Sequence[object], values: Sequence[float], stamps: Sequence[float]) -> int | None:
         """Write and commit a record with its cells; return the first of them, or None without room."""
-        text = json.dumps(record, separators=(",", ":")).encode()
+        # A label may be what os.fsdecode made of any bytes, which no page can have.
+        text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
         start, first = self._words[_COMMITTED], self._words[_USED_CELLS]
         end = start + _HEAD.size + len(text)
-        if end > TEXT_BYTES or first + len(values) > CELLS:
+        if end > TEXT_BYTES // self._shares or first + len(values) > CELLS // self._shares:
             return None
         for cell, (value, stamp) in enumerate(zip(values, stamps, strict=True), first):
             self.values[cell] = value
@@ -354,7 +372,7 @@ def _views(area: memoryview[int]) -> tuple[memoryview[int], memoryview[float], m
     )
 
 
-@lru_cache(maxsize=CELLS)
+@lru_cache(maxsize=CELLS // SHARES)
 def _decode(payload: bytes) -> Family | tuple[int, tuple[str, ...]]:
     """Return what a record says; the same object for every process that has the same record."""
     record = json.loads(payload)

@@ -15,6 +15,7 @@ import contextlib
 import mmap
 import os
 import struct
+import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, Final, Self
@@ -208,6 +209,8 @@ class Store:
         # What the owner writes the application's share of retired workers with.
         self._kept: list[Region] = []
         self._last: Reading | None = None
+        # The readers of regions remember what they have read.
+        self._reading = threading.Lock()
 
     def _part(self, number: int) -> memoryview[int]:
         start = _HEADER_BYTES + number * _SEGMENT_BYTES
@@ -269,14 +272,18 @@ class Store:
         return absorb(region, dead.reader.read(), slot=number, instance=dead.instance)
 
     def snapshot(self) -> Snapshot:
-        """Read all segments and aggregate each series as the catalog says."""
+        """Read all segments and aggregate each series as the catalog says; from any thread."""
+        with self._reading:
+            return Snapshot(self._read_whole())
+
+    def _read_whole(self) -> Reading:
         for _ in range(_READ_TRIES):
             flips = self._header[_FLIPS]
             reading = self._read()
             if self._header[_FLIPS] == flips:
                 self._last = reading
                 break
-        return Snapshot(self._last or reading)
+        return self._last or reading
 
     def _read(self) -> Reading:
         """Go through the memory once; it counts only if there was no flip meanwhile."""

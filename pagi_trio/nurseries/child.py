@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
-    import signal
-
     from pagi_trio.recruits import Process
 
 REAP_S: Final = 5.0
@@ -48,7 +49,9 @@ class Child:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens if it has ended."""
-        self._process.send_signal(number)
+        with suppress(PermissionError):
+            # As after the application has become another user; its end will be seen all the same.
+            self._process.send_signal(number)
 
     def close(self) -> None:
         """Kill it if it still runs, and let go of it."""
@@ -57,5 +60,6 @@ class Child:
 
     def _kill_and_reap(self) -> None:
         if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(REAP_S)
+            self.send_signal(signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired, TimeoutError):
+                self._process.wait(REAP_S)

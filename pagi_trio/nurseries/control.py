@@ -60,6 +60,7 @@ class Control:
         Cancellation: loses nothing.
         """
         while True:
+            await trio.lowlevel.checkpoint()
             try:
                 return self.receive_nowait()
             except BlockingIOError:
@@ -75,7 +76,11 @@ class Control:
             packet = self._sock.recv(_MESSAGE_BYTES)
         except ConnectionError:
             return None
-        return cast("Message", json.loads(packet)) if packet else None
+        return _read(packet)
+
+    def abandon(self) -> None:
+        """Let go of it in a process that was forked, and has no event loop of its own."""
+        self._sock.close()
 
     def close(self) -> None:
         """Hang up."""
@@ -90,4 +95,16 @@ def receive_first(sock: socket.socket) -> tuple[Message | None, list[int]]:
     for file in files:
         # Not by MSG_CMSG_CLOEXEC: recv_fds takes flags, but ignores them.
         os.set_inheritable(file, False)
-    return (cast("Message", json.loads(packet)) if packet else None), files
+    return _read(packet), files
+
+
+def _read(packet: bytes) -> Message | None:
+    """Return what a packet says; that nothing says anything is the end."""
+    if not packet:
+        return None
+    try:
+        message = json.loads(packet)
+    except ValueError:
+        message = None
+    # The socket is open in a process with code that is not ours, and closes files that are not its own perhaps.
+    return cast("Message", message if isinstance(message, dict) and "type" in message else {"type": "garbage"})

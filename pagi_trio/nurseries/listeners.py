@@ -48,7 +48,15 @@ RESERVED_FILES: Final = 64
 # What a connection is busy with that may get its next request at any moment.
 _WITHOUT_REQUEST: Final = frozenset({TLS, HEAD, IDLE})
 
-_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# accept(2) passes on what happened to a connection before it was accepted; the next one may be well.
+_GONE_BEFORE: Final = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN),
+        *(errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET),
+        # What TLS finds of a connection that was reset meanwhile.
+        errno.ENOTCONN,
+    }
+)
 
 
 class Listeners:
@@ -82,7 +90,7 @@ class Listeners:
         self.closed = trio.Event()
         self._abort = trio.CancelScope()
         self._idle_grace_s = 0.0
-        self._short_of_files = False
+        self._cannot_accept = False
         self.accepting = trio.Event()
 
     def stop(self, idle_grace_s: float = 0.0) -> None:
@@ -198,9 +206,10 @@ class Listeners:
 
     async def _rest(self, listener: Listener, error: OSError) -> None:
         """Pause after an accept that failed; the connection stays in the backlog or is gone."""
-        if error.errno in _OUT_OF_FILES:
-            if not self._short_of_files:
-                self._short_of_files = True
+        if error.errno not in _GONE_BEFORE:
+            # No files or no memory left, or the socket is no more what it was.
+            if not self._cannot_accept:
+                self._cannot_accept = True
                 log.error("cannot accept on %s: %s; trying again", listener.url, error.strerror)
             await trio.sleep(ACCEPT_PAUSE_S)
         else:

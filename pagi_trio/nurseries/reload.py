@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -84,7 +85,7 @@ def wait_for_changes(directories: Iterable[Path]) -> Generator[list[Path], None,
     from watchfiles import watch as watch_files  # noqa: PLC0415 - an extra, and only for those who want it
 
     roots = [directory.resolve() for directory in directories]
-    watching = False
+    has_watched = is_failing = False
     while True:
         try:
             with closing(
@@ -93,15 +94,20 @@ def wait_for_changes(directories: Iterable[Path]) -> Generator[list[Path], None,
                 )
             ) as batches:
                 for batch in batches:
-                    watching = True
+                    has_watched, is_failing = True, False
                     yield _sources(batch, roots)
         except (OSError, RuntimeError) as error:
-            if not watching:
+            if not has_watched:
                 names = ", ".join(map(str, roots))
                 raise ConfigError(f"--reload cannot watch {names}: {error}") from None
             # As after a change to a file whose name is not UTF-8, which is the end of its watcher.
-            watching = False
-            _log.warning("changes may have been missed, watching anew: %s", error)
+            if is_failing:
+                # Whatever it is, it is not over; the directory may be gone.
+                time.sleep(_TURN_MS / 1000)
+                yield []
+            else:
+                is_failing = True
+                _log.warning("changes may have been missed, watching anew: %s", error)
 
 
 def _sources(batch: set[FileChange], roots: list[Path]) -> list[Path]:

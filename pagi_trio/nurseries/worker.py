@@ -41,6 +41,9 @@ server may take beyond them."""
 ABORT_S: Final = 0.5
 """How long a worker has to end that is told to do so at once."""
 
+FAILED_S: Final = 1.0
+"""How long a worker has to end that has said why it cannot start."""
+
 TRACEBACK_S: Final = 0.5
 """How long a worker that hangs has to write where, between SIGABRT and SIGKILL."""
 
@@ -72,6 +75,7 @@ class Blueprint:
         self._recruits = recruits
         self._files = [store.fd, *(listener.sock.fileno() for listener in listeners)]
         self._orders: dict[str, object] = {
+            "type": "orders",
             "argv": sys.argv,
             "app": app,
             "factory": factory,
@@ -137,6 +141,7 @@ class Worker:
         self._pass_on = hear
         self._changed = trio.Event()
         self._replaced = trio.Event()
+        self._started = trio.Event()
         self._stopping = trio.Event()
         self._aborting = trio.Event()
         self._stop_reason: Reason = "clean"
@@ -276,12 +281,14 @@ class Worker:
         if message["type"] == "ready":
             self._ready_at = trio.current_time()
             self.ready.set()
+            self._started.set()
             self._changed.set()
             self._pass_on(self, message)
         elif message["type"] == "failed":
             self.failure = str(message["message"])
             self.failure_details = str(message["details"])
             self.failure_code = 2 if message["code"] == 2 else 3
+            self._started.set()
         elif message["type"] == "recycle":
             self.replace("recycled")
         else:
@@ -296,7 +303,13 @@ class Worker:
             nursery.start_soon(self._bound_stop, child)
             limit_s = max(timeouts.worker_start_s, timeouts.startup_s)
             with trio.move_on_after(limit_s):
-                await self.ready.wait()
+                await self._started.wait()
+            if self.failure:
+                # A thread of the application's may keep it from ending, as its last words say why it does.
+                await trio.sleep(FAILED_S)
+                self._killed_for = "startup_failed"
+                child.send_signal(signal.SIGKILL)
+                await trio.sleep_forever()
             # One that beats is ready, though the parent may have stood still and not have heard of it yet.
             if not self.ready.is_set() and not self._segment.is_beating:
                 self.failure = f"{self} was not ready within {limit_s:g} s"
@@ -356,6 +369,10 @@ class Worker:
 
 
 def _describe(code: int) -> str:
-    if code < 0:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
         return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"
+    except ValueError:
+        # One of the real-time signals, which have no names.
+        return f"killed by signal {-code}"

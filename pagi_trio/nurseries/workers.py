@@ -111,7 +111,7 @@ class Workers:
 
     def add(self) -> None:
         """Want one worker more."""
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not self._places:
             return
         if 2 * (self.wanted + 1) > self._blueprint.store.slots:
             log.warning("there is no room for more than %d workers; start with more --workers", self.wanted)
@@ -121,7 +121,7 @@ class Workers:
 
     def remove(self) -> None:
         """Want one worker less; the last one stays."""
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not self._places:
             return
         if self.wanted == 1:
             log.warning("the last worker stays; stop the server to end it")
@@ -201,7 +201,8 @@ class Workers:
         finally:
             for worker in (place.worker, place.successor):
                 if worker is not None:
-                    worker.stop()
+                    # Where all of them are stopped, this one has been already.
+                    worker.make_way("clean")
 
     async def _attend(self, place: _Place, worker: Worker) -> Worker:
         """Replace the worker of a place whenever it is to be; return the one that has ended without a successor."""
@@ -297,6 +298,9 @@ class Workers:
             # Every worker would say the same.
             self._warned.add(str(message["text"]))
             log.warning("%s", message["text"])
+
+        elif message["type"] == "garbage":
+            log.warning("%s says what nobody understands: the application may have written to a file of ours", worker)
 
     def _warn_of_unshared(self, names: list[str]) -> None:
         new = [name for name in names if name not in self._unshared]

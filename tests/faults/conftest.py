@@ -22,13 +22,9 @@ if not hasattr(os, "pidfd_open"):
     collect_ignore_glob = ["test_*.py"]
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes a minute; run by name, or with -m slow")
-
-
 def pytest_collection_modifyitems(config, items):
     """Leave out what takes a minute, unless it is asked for by its marker or its name."""
-    if config.option.markexpr or any("::" in argument for argument in config.invocation_params.args):
+    if "slow" in config.option.markexpr or any("::" in argument for argument in config.invocation_params.args):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     if slow:

@@ -39,7 +39,7 @@ async def receive(control: Control) -> Message | None:
 
 async def test_messages_arrive_whole_and_in_order_both_ways(ends: tuple[Control, Control]) -> None:
     ours, theirs = ends
-    messages: list[Message] = [{"type": "ready"}, {"type": "failed", "message": "é\n\ud800\0", "code": 3}, {}]
+    messages: list[Message] = [{"type": "ready"}, {"type": "failed", "message": "é\n\ud800\0", "code": 3}, {"type": ""}]
     for message in messages:
         assert ours.post(message)
     assert theirs.post({"type": "stop"})
@@ -79,6 +79,14 @@ async def test_a_receive_that_is_cancelled_loses_nothing(ends: tuple[Control, Co
     while received[-1:] != [{"type": "abort"}]:
         received.append(theirs.receive_nowait())
     assert received == [{"type": "stop"}, {"type": "abort"}]
+
+
+@pytest.mark.parametrize("packet", [b"hello", b"[1]", b"{}", b"\xff", b'{"type":'])
+async def test_a_packet_that_says_nothing_is_said_to(packet: bytes) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.send(packet)
+        assert Control(theirs).receive_nowait() == {"type": "garbage"}
 
 
 async def test_there_is_nothing_to_receive_without_waiting(ends: tuple[Control, Control]) -> None:
@@ -131,7 +139,7 @@ async def test_nothing_is_sent_to_one_that_has_ended(ends: tuple[Control, Contro
 async def test_a_side_that_stands_still_is_told_no_more_until_it_goes_on(ends: tuple[Control, Control]) -> None:
     ours, theirs = ends
     sent = 0
-    while ours.post({"number": sent, "filling": "x" * 1000}):
+    while ours.post({"type": "number", "number": sent, "filling": "x" * 1000}):
         sent += 1
         assert sent < 10_000
     assert sent > 10

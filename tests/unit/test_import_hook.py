@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,12 +70,37 @@ def test_a_package_is_loaded_as_ever(directory: Path) -> None:
 
 def test_a_module_that_fails_or_is_not_there_is_not_called_back(directory: Path) -> None:
     (directory / "broken.py").write_text("raise RuntimeError('broken')\n")
-    finders = [*sys.meta_path]
     for name, error in (("broken", RuntimeError), ("nowhere_at_all", ModuleNotFoundError)):
         when_imported(name, lambda: pytest.fail("it was called"))
         with pytest.raises(error):
             importlib.import_module(name)
-    assert sys.meta_path == finders
+
+
+def test_asking_for_it_or_failing_to_import_it_is_not_importing_it(directory: Path) -> None:
+    seen: list[int] = []
+    (directory / "hooked.py").write_text("raise RuntimeError('not yet')\n")
+    when_imported("hooked", lambda: seen.append(1))
+    assert importlib.util.find_spec("hooked") is not None
+    with pytest.raises(RuntimeError, match="not yet"):
+        importlib.import_module("hooked")
+    assert seen == []
+    (directory / "hooked.py").write_text("value = 100\n")
+    importlib.invalidate_caches()
+    assert importlib.import_module("hooked").value == 100
+    assert seen == [1]
+
+
+def test_a_forked_child_is_not_called_back(directory: Path) -> None:
+    (directory / "hooked.py").write_text("")
+    seen: list[int] = []
+    when_imported("hooked", lambda: seen.append(1))
+    child = os.fork()
+    if child == 0:
+        importlib.import_module("hooked")
+        os._exit(len(seen))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    importlib.import_module("hooked")
+    assert seen == [1]
 
 
 def test_the_exporters_are_whole_when_prometheus_client_is() -> None:

@@ -295,6 +295,40 @@ def test_what_finds_no_room_is_counted(server):
         assert server.die(1).dropped == number * 7
 
 
+def fill(room, server):
+    """Have dead processes leave so much that this many cells are free."""
+    wide = Family("wide", "histogram", bounds=tuple(map(str, range(CELLS - room - 2))))
+    server.spawn(1).region.add_series(wide, ())
+    assert server.die(1).dropped == 0
+
+
+def test_counters_find_room_before_gauges(server):
+    fill(4, server)
+    process = server.spawn(1)
+    for room in "abcd":
+        process.put(gauge("max", "room"), (room,), [1.0], stamp=WRITTEN)
+    process.put(COUNTER, ("/a",), [3.0])
+    assert server.die(1).dropped == 3
+    assert server.value("hits", path="/a") == 3.0
+    assert server.value("level", room="a") == 1.0
+
+
+def test_gauges_of_slots_make_way_for_counters(server):
+    peak = Family("peak", "gauge", mode="max")
+    fill(9, server)
+    server.spawn(1).put(COUNTER, ("/a",), [3.0]).put(peak, (), [7.0], stamp=WRITTEN)
+    process = server.live[1]
+    for room in "abcd":
+        process.put(gauge("all", "room"), (room,), [1.0], stamp=WRITTEN)
+    assert server.die(1).dropped == 0
+    server.spawn(1).put(COUNTER, ("/b",), [4.0])
+    assert server.die(1).dropped == 0
+    assert server.value("hits", path="/a") == 3.0
+    assert server.value("hits", path="/b") == 4.0
+    assert server.value("peak") == 7.0
+    assert [one.family.name for one in server.page().families if one.family.mode == "all"] == []
+
+
 def test_infinities_are_no_error(server):
     for slot, value in enumerate((inf, -inf, 1e308, 1e308), 1):
         server.spawn(slot).put(gauge("sum"), (), [value], stamp=WRITTEN).put(COUNTER, ("/a",), [abs(value)])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics import region as layout
-from pagi_trio.metrics.region import CELLS, REGION_BYTES, TEXT_BYTES, Family, Region, RegionReader
+from pagi_trio.metrics.region import CELLS, REGION_BYTES, SHARES, TEXT_BYTES, Family, Region, RegionReader
 
 COUNTER = Family("hits", "counter", "Hits.", ("path",))
 HISTOGRAM = Family("seconds", "histogram", "How long.", ("path",), bounds=("1.0", "5.0", "+Inf"))
@@ -119,6 +119,15 @@ def test_past_the_text_there_is_no_place(region, reader):
     assert len(series_of(reader.read(), "hits")) == 1
 
 
+def test_a_living_process_leaves_room(region):
+    region.leave_room()
+    wide = Family("wide", "histogram", labels=("path",), bounds=tuple(map(str, range(CELLS // SHARES - 2))))
+    assert region.add_series(wide, ("/a",)) is not None
+    assert region.add_series(COUNTER, ("/a",)) is None
+    region.clear()
+    assert region.add_series(COUNTER, ("x" * (TEXT_BYTES // SHARES),)) is None
+
+
 def test_a_cleared_region_is_another_for_its_reader(region, reader):
     region.add_series(COUNTER, ("/a",), [1.0])
     region.add_series(COUNTER, ("/b",), [1.0])
@@ -143,6 +152,12 @@ def test_a_region_made_by_another_process_can_be_cleared(area, region, reader):
     region.add_series(COUNTER, ("/a",), [1.0])
     Region(area).clear()
     assert reader.read().groups == {}
+
+
+def test_a_cleared_region_has_no_number_that_a_later_record_could_show(area, region):
+    cell = region.add_series(COUNTER, ("/a",), [1.0], [2.0])
+    Region(area).clear()
+    assert (region.values[cell], region.stamps[cell]) == (0.0, 0.0)
 
 
 def test_a_damaged_record_waits_for_the_next_time(area, region, reader):
@@ -186,7 +201,9 @@ def test_dropped_families_leave_no_gap(region, reader):
     assert sorted(reading.stamps) == [0.0, 0.0, 0.0, 6.0]
 
 
-@given(st.lists(st.tuples(st.text(st.characters()), st.floats(allow_nan=False)), unique_by=lambda one: one[0]))
+@given(
+    st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False)), unique_by=lambda one: one[0])
+)
 def test_any_label_value_and_number_comes_back(series):
     area = make_area()
     region, reader = Region(area), RegionReader(area)
@@ -203,9 +220,13 @@ def region_values(reader):
     return series_of(reading, "hits") if reading.groups else {}
 
 
-def test_a_text_with_half_a_surrogate_pair_comes_back(region, reader):
-    region.add_series(COUNTER, ("\ud800",))
-    assert list(series_of(reader.read(), "hits")) == [("\ud800",)]
+def test_a_text_that_no_page_can_have_comes_back_as_one_that_it_can(region, reader):
+    told = Family("told", "counter", "Lone: \udcff.", ("path",))
+    cells = [region.add_series(told, (label,)) for label in ("\udcff", "\ud800", "\ud83d\ude00", "é")]
+    group = reader.read().groups["told"]
+    assert group.family.help == "Lone: ?."
+    assert [one.labels for one in group.series] == [("?",), ("?",), ("??",), ("é",)]
+    assert [one.cell for one in group.series] == cells
 
 
 WRITER = """

@@ -241,18 +241,18 @@ def test_a_definition_that_gives_way_is_named(share: Callable[[int], Store]) -> 
 
 def test_what_found_no_room_in_the_end_is_counted(share: Callable[[int], Store]) -> None:
     store = share(2)
-    seconds = Family("app_seconds", "histogram", labels=("queue",), bounds=(*map(str, range(1000)), "+Inf"))
+    seconds = Family("app_seconds", "histogram", labels=("queue",), bounds=(*map(str, range(5000)), "+Inf"))
     for slot in (1, 2):
         worker = Worker(store, slot, slot)
-        for number in range(5):
+        for number in range(4):
             worker.do_jobs(f"{slot}.{number}", 1, seconds)
     store.retire(1)
     assert of(store.snapshot(), DROPPED) == 0.0
     store.retire(2)
-    # Eight times a thousand cells have room, and not ten.
+    # Six times five thousand cells have room, and not eight.
     assert of(store.snapshot(), DROPPED) == 2.0
     [family] = store.snapshot().application()
-    assert sum(sample.suffix == "_sum" for sample in family.samples) == 8
+    assert sum(sample.suffix == "_sum" for sample in family.samples) == 6
 
 
 def test_a_thousand_retirements_keep_the_totals_and_free_everything(share: Callable[[int], Store]) -> None:

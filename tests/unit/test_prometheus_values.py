@@ -22,7 +22,7 @@ from prometheus_client.samples import Exemplar
 from pagi_trio.metrics.application import Source, absorb, aggregate
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.region import CELLS, REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.region import CELLS, REGION_BYTES, SHARES, Region, RegionReader
 
 
 class Worker:
@@ -180,11 +180,25 @@ def test_a_removed_gauge_is_gone_until_it_comes_again(worker, mode):
     level.labels("a").set(3)
     worker.app.place_pending()
     level.remove("a")
-    gc.collect()
+    worker.app.place_pending()
     assert worker.lines() == set()
     level.labels("a").set(2)
+    worker.app.place_pending()
     (line,) = worker.lines()
     assert line.endswith(" 2.0")
+
+
+@pytest.mark.parametrize("forget", ["remove", "clear"])
+def test_a_removed_gauge_is_gone_also_while_the_application_keeps_it(worker, forget):
+    level = Gauge("level", "Level.", ["room"], registry=worker.registry, multiprocess_mode="max")
+    kept = level.labels("a")
+    kept.set(3)
+    level.remove("a") if forget == "remove" else level.clear()
+    worker.app.place_pending()
+    assert worker.lines() == set()
+    kept.set(4)
+    worker.app.place_pending()
+    assert worker.lines() == set()
 
 
 def test_a_gauge_that_comes_again_is_not_taken_off_by_the_one_before(worker):
@@ -195,8 +209,7 @@ def test_a_gauge_that_comes_again_is_not_taken_off_by_the_one_before(worker):
     level.labels("a").set(2)
     worker.app.place_pending()
     before.set(9)
-    del before
-    gc.collect()
+    worker.app.place_pending()
     assert worker.lines() == {'level{room="a"} 2.0'}
 
 
@@ -263,8 +276,95 @@ def test_threads_lose_no_count(worker):
     assert worker.lines() == {f'hits_total{{path="{number}"}} 400.0' for number in range(5)}
 
 
+class Told:
+    """A help text that does something when it is read, which is in the middle of placing the metric's series."""
+
+    def __init__(self, act=lambda: None):
+        self.act = act
+
+    def __str__(self):
+        self.act()
+        return "Told."
+
+
+@pytest.mark.parametrize("label", ["old", "new"])
+def test_nobody_waits_for_placing(worker, label):
+    """As in prometheus_client: the finalizers that placing may run can take locks that another thread counts with."""
+    hits = Counter("hits", "Hits.", ["path"], registry=worker.registry)
+    hits.labels("old").inc()
+    stuck = []
+
+    def count_elsewhere():
+        thread = threading.Thread(target=lambda: hits.labels(label).inc(2), daemon=True)
+        thread.start()
+        thread.join(timeout=5)
+        stuck.append(thread.is_alive())
+
+    text = Told()
+    made = Counter("made", text, ["path"], registry=worker.registry)
+    text.act = count_elsewhere
+    made.labels("/a").inc(4)
+    assert stuck == [False]
+    # What came meanwhile is placed as soon as that is possible, not at the next turn.
+    expected = {"old": 3.0} if label == "old" else {"old": 1.0, "new": 2.0}
+    assert worker.lines() == {
+        'made_total{path="/a"} 4.0',
+        *(f'hits_total{{path="{k}"}} {v}' for k, v in expected.items()),
+    }
+
+
+def test_what_is_counted_in_the_middle_of_placing_is_not_lost(worker):
+    """By a finalizer, which may run wherever memory is allocated; here at the first places where it may."""
+    made = Counter("made", "Made.", ["path"], registry=worker.registry)
+    gone = Counter("gone", "Gone.", ["path"], registry=worker.registry)
+    others = 0
+
+    def collected(phase, _):
+        nonlocal others
+        if phase == "start" and others < 100:
+            others += 1
+            gone.labels(str(others)).inc(100)
+
+    children = [made.labels(str(number)) for number in range(20)]
+    threshold = gc.get_threshold()
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    try:
+        for child in children:
+            child.inc()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(collected)
+    assert others == 100
+    assert worker.lines() == {
+        *(f'made_total{{path="{number}"}} 1.0' for number in range(20)),
+        *(f'gone_total{{path="{number}"}} 100.0' for number in range(1, others + 1)),
+    }
+
+
+def test_a_metric_that_is_defined_in_the_middle_of_placing_is_on_the_page(worker):
+    defined = []
+
+    def define():
+        if not defined:
+            defined.append(None)
+            defined.append(Counter("inner", "Inner.", registry=worker.registry))
+
+    Counter("outer", Told(define), registry=worker.registry)
+    defined[1].inc()
+    assert worker.lines() == {"outer_total 0.0", "inner_total 1.0"}
+
+
+def test_a_label_that_no_page_can_have_is_counted_and_told(worker):
+    hits = Counter("hits", "Hits.", ["path"], registry=worker.registry)
+    hits.labels("\udcff").inc()
+    hits.labels("\udcfe").inc(2)
+    hits.labels("\udcff").inc()
+    assert worker.lines() == {'hits_total{path="?"} 4.0'}
+
+
 def test_past_the_room_a_series_counts_for_itself_and_is_told_once(worker, caplog):
-    wide = Histogram("wide", "Wide.", ["path"], registry=worker.registry, buckets=range(CELLS // 2 - 1))
+    wide = Histogram("wide", "Wide.", ["path"], registry=worker.registry, buckets=range(CELLS // SHARES // 2 - 1))
     for path in ("a", "b", "c"):
         wide.labels(path).observe(1)
     worker.app.place_pending()
@@ -334,6 +434,64 @@ def test_a_function_may_be_set_on_what_was_written(worker):
     level.set(7)
     worker.app.place_pending()
     assert worker.lines() == set()
+
+
+def test_a_function_stands_in_place_of_what_its_series_had(worker):
+    """Between two turns of the worker, or when the value is a dead process's of the same slot."""
+    level = Gauge("level", "Level.", ["room"], registry=worker.registry)
+    level.labels("a").set(1)
+    level.labels("b").set(2)
+    level.labels("a").set_function(lambda: 7.0)
+    registry = mock.Mock(collect=lambda: merge(to_prometheus(worker.page()), worker.app.collect_unshared(1)))
+    lines = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    assert sorted(lines) == ['level{room="a",worker="1"} 7.0', 'level{room="b",worker="1"} 2.0']
+
+
+def test_what_the_application_says_of_itself_is_of_no_worker(worker):
+    worker.registry.set_target_info({"version": "1"})
+    (target,) = worker.app.collect_unshared(1)
+    assert [(sample.name, sample.labels, sample.value) for sample in target.samples] == [
+        ("target_info", {"version": "1"}, 1)
+    ]
+    assert worker.app.unshared() == set()
+
+
+def test_a_gauge_that_cannot_be_looked_at_is_told_and_hides_no_other(worker, caplog):
+    class Expiring(dict):
+        def copy(self):
+            raise RuntimeError("dictionary changed size during iteration")
+
+    odd = Gauge("odd", "Odd.", ["room"], registry=worker.registry)
+    Gauge("level", "Level.", registry=worker.registry).set_function(lambda: 1.0)
+    odd._metrics = Expiring()
+    assert worker.app.unshared() == {"level"}
+    worker.app.place_pending()
+    assert "counts in its own process only: RuntimeError" in caplog.text
+
+
+def test_children_may_be_made_while_they_are_looked_at(worker):
+    """The garbage collector runs whatever it likes in the middle of a loop over the children."""
+    level = Gauge("level", "Level.", ["room"], registry=worker.registry)
+    for number in range(10):
+        level.labels(str(number)).set_function(lambda: 1.0)
+    made = 0
+
+    def collected(*_):
+        nonlocal made
+        made += 1
+        level.labels(f"more {made}")
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    try:
+        unshared = worker.app.unshared()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(collected)
+    assert made
+    assert unshared == {"level"}
+    assert not worker.app._noted
 
 
 def test_ignored_collectors_are_neither_named_nor_served():
@@ -535,6 +693,47 @@ print(sorted(app.unshared()))
 for family in app.collect_unshared(4):
     print(family.name, sorted({name for sample in family.samples for name in sample.labels} & {"worker", "generation"}))
 """
+
+
+FORKING_AMID_THREADS = """
+import mmap, os, signal, threading
+from pagi_trio.metrics.exporters.prometheus_values import install
+from pagi_trio.metrics.region import REGION_BYTES, Region
+
+app = install(Region(memoryview(mmap.mmap(-1, REGION_BYTES))))
+
+from prometheus_client import Counter
+hits = Counter("hits", "Hits.", ["path"])
+hits.labels("/a").inc()
+counting, forked = threading.Event(), threading.Event()
+
+class Amount(float):
+    def __radd__(self, other):
+        counting.set()
+        forked.wait()
+        return other + float(self)
+
+thread = threading.Thread(target=lambda: hits.labels("/a").inc(Amount(1)))
+thread.start()
+counting.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    hits.labels("/a").inc()
+    hits.labels("/b").inc()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+forked.set()
+thread.join()
+print(status, hits.labels("/a")._value.get())
+"""
+
+
+def test_a_process_forked_while_a_thread_counts_can_count():
+    """Runs in a process of its own, which takes most of its time to start."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING_AMID_THREADS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 2.0\n"
 
 
 def test_the_default_registry_of_a_process_that_forks():

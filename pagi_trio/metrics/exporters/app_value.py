@@ -6,30 +6,20 @@ It has the interface of prometheus_client's ``ValueClass``, and counts in the pr
 from __future__ import annotations
 
 import contextlib
-import sys
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from pagi_trio.metrics.application import REMOVED, WRITTEN
 
 if TYPE_CHECKING:
-    import threading
-
     from pagi_trio.metrics.region import Region
 
 
 class Places(Protocol):
     """What gives values their places."""
 
-    @property
-    def lock(self) -> threading.RLock:
-        """Taken to write any value, and reentrant: a signal handler or a finalizer may count as well."""
-        ...
-
     def place(self, value: AppValue) -> None:
         """Give a value its place, if its metric is known to have it."""
-
-    def bury(self, value: GaugeValue) -> None:
-        """Take a gauge's series off the page, unless another value has its place by now."""
 
     def note_exemplar(self, value: AppValue) -> None:
         """Learn that a value has an example, which other processes do not see."""
@@ -52,7 +42,6 @@ class AppValue:
     """
 
     __slots__ = (
-        "__weakref__",
         "_base",
         "_cells",
         "_exemplar",
@@ -71,7 +60,9 @@ class AppValue:
         self.labels = labels
         self.is_fresh = True
         self._places = places
-        self._lock = places.lock
+        # Its own, as prometheus_client's have: whoever counts waits for nothing that allocates memory and so may run
+        # a finalizer. Reentrant, since a signal handler may count as well.
+        self._lock = threading.RLock()
         self._value = 0.0
         self._exemplar: object = None
         self._cells: memoryview[float] | None = None
@@ -105,7 +96,7 @@ class AppValue:
             if value < self._value:
                 self._base += self._value
             self._value = value
-            self.inc(0.0)
+        self.inc(0.0)
 
     def get(self) -> float:
         """Return this process's own number."""
@@ -132,18 +123,26 @@ class AppValue:
             cell: Which it is.
             before: What others have counted there.
         """
-        self.is_fresh = False
-        self._base += before
-        self.cell = cell
-        region.values[cell] = self._base + self._value
-        self._cells = region.values
+        with self._lock:
+            self.is_fresh = False
+            self._base += before
+            self.cell = cell
+            region.values[cell] = self._base + self._value
+            self._cells = region.values
 
     def detach(self) -> None:
         """Count for oneself alone from now on. The region keeps what it has."""
-        self.is_fresh = False
-        if self._cells is not None:
-            self._cells = None
-            self._base = -self._value
+        with self._lock:
+            self.is_fresh = False
+            if self._cells is not None:
+                self._cells = None
+                self._base = -self._value
+
+    def detach_in_child(self) -> None:
+        """Count for oneself alone in a process forked from the one that counts."""
+        # A thread that is not in this process may have it.
+        self._lock = threading.RLock()
+        self.detach()
 
     def leave(self) -> None:
         """Give up the place because the metric is no longer there. What was counted stays counted."""
@@ -164,11 +163,15 @@ class GaugeValue(AppValue):
         """Add to the number, or take from it."""
         with self._lock:
             self._write(self._value + amount, WRITTEN)
+        if self.is_fresh:
+            self._places.place(self)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Overwrite the number."""
         with self._lock:
             self._write(value, timestamp or WRITTEN)
+        if self.is_fresh:
+            self._places.place(self)
 
     def _write(self, value: float, stamp: float) -> None:
         self._value = value
@@ -181,8 +184,6 @@ class GaugeValue(AppValue):
             except Exception as error:  # noqa: BLE001 - the application goes on without a place
                 self.detach()
                 self._places.note_failure(error)
-        elif self.is_fresh:
-            self._places.place(self)
 
     def initial(self) -> tuple[float, float]:
         """Return what a new cell begins with: a value and a time stamp."""
@@ -190,27 +191,25 @@ class GaugeValue(AppValue):
 
     def take(self, region: Region, cell: int, before: float) -> None:  # noqa: ARG002 - nothing is added to a gauge
         """Get a place, whatever was there before."""
-        self.is_fresh = False
-        self.cell = cell
-        region.values[cell] = self._value
-        region.stamps[cell] = self._stamp
-        self._cells, self._stamps = region.values, region.stamps
+        with self._lock:
+            self.is_fresh = False
+            self.cell = cell
+            region.values[cell] = self._value
+            region.stamps[cell] = self._stamp
+            self._cells, self._stamps = region.values, region.stamps
 
     def detach(self) -> None:
         """Be for oneself alone from now on. The region keeps what it has."""
-        self.is_fresh = False
-        self._cells = self._stamps = None
+        with self._lock:
+            self.is_fresh = False
+            self._cells = self._stamps = None
 
     def leave(self) -> None:
         """Give up the place because the metric is no longer there, and take the series off the page."""
-        stamps = self._stamps
-        self.detach()
-        if stamps is not None:
-            # The memory may be gone at the end of a process.
-            with contextlib.suppress(ValueError):
-                stamps[self.cell] = REMOVED
-
-    def __del__(self) -> None:
-        # Its metric has removed it; what is there when the process ends is not removed.
-        if self._stamps is not None and not sys.is_finalizing():
-            self._places.bury(self)
+        with self._lock:
+            stamps = self._stamps
+            self.detach()
+            if stamps is not None:
+                # The memory may be gone at the end of a process.
+                with contextlib.suppress(ValueError):
+                    stamps[self.cell] = REMOVED

@@ -73,7 +73,8 @@ def children_of(metric: MetricWrapperBase) -> list[tuple[tuple[str, ...], Metric
     """Return what has numbers, with its label values: the metric itself, or one child for each label set."""
     if not metric._labelnames:
         return [((), metric)]
-    return [(tuple(labels), child) for labels, child in list(metric._metrics.items())]
+    # Another thread, or a finalizer, may add some meanwhile; only copying is one step, and takes no lock.
+    return [(tuple(labels), child) for labels, child in metric._metrics.copy().items()]
 
 
 def child_of(metric: MetricWrapperBase, labels: tuple[str, ...]) -> MetricWrapperBase | None:
@@ -116,6 +117,15 @@ def collectors_of(registry: CollectorRegistry) -> list[Collector]:
     """Return what is registered now."""
     with registry._lock:
         return list(registry._collector_to_names)
+
+
+def target_of(registry: CollectorRegistry) -> Metric | None:
+    """Return what the application says of itself with ``set_target_info``."""
+    with registry._lock:
+        if not registry._target_info:
+            return None
+        info: Metric = registry._target_info_metric()  # type: ignore[no-untyped-call]  # it has no types
+        return info
 
 
 def names_of(registry: CollectorRegistry, collector: Collector) -> Iterator[str]:

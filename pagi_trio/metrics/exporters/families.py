@@ -11,6 +11,8 @@ from pagi_trio.metrics.application import worker_label
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from prometheus_client.samples import Sample
+
     from pagi_trio.metrics.application import AppFamily
 
 
@@ -32,7 +34,7 @@ def of_worker(metric: Metric, slot: int) -> Metric:
 
 
 def merge(shared: Iterable[Metric], own: Iterable[Metric]) -> Iterator[Metric]:
-    """Yield each family once; a gauge may have shared series and functions as well.
+    """Yield each family once; a gauge may have shared series and functions as well, and of both, the function.
 
     Args:
         shared: Those of all workers.
@@ -42,6 +44,11 @@ def merge(shared: Iterable[Metric], own: Iterable[Metric]) -> Iterator[Metric]:
     for metric in shared:
         other = more.pop((metric.name, metric.type), None)
         if other is not None:
-            metric.samples = [*metric.samples, *other.samples]
+            told = {_key(sample) for sample in other.samples}
+            metric.samples = [*(sample for sample in metric.samples if _key(sample) not in told), *other.samples]
         yield metric
     yield from more.values()
+
+
+def _key(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+    return sample.name, frozenset(sample.labels.items())

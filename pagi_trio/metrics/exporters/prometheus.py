@@ -5,18 +5,24 @@ Only the modules of this package import prometheus_client.
 
 from __future__ import annotations
 
+import logging
 from itertools import chain
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from prometheus_client import PLATFORM_COLLECTOR, REGISTRY, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from pagi_trio.metrics import catalog
 from pagi_trio.metrics.catalog import CATALOG
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.processes import PROCESS_METRICS, read_process
 from pagi_trio.metrics.snapshot import WORKER_LABEL
+
+_ERRORS: Final = catalog.index("pagi_metrics_errors_total", part="render")
+
+_log = logging.getLogger("pagi_trio")
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,13 +35,13 @@ if TYPE_CHECKING:
 class Collector:
     """The server's metrics, as prometheus_client collects them.
 
-    For an application with a registry of its own; collect it in the Trio thread.
+    For an application with a registry of its own. Collected in another thread than Trio's, it may lag by 50 ms.
 
     Args:
         metrics: The server's numbers.
         created: Whether counters tell since when they count, which only OpenMetrics has a place for.
-        application: Whether the application's own metrics, added up over workers, come along; they have to stay
-            away from the registry that they are in already.
+        application: Whether the application's own metrics, added up over workers, come along, and what each
+            process costs; both have to stay away from a registry that has them already, as the default one does.
     """
 
     def __init__(self, metrics: Metrics, *, created: bool = False, application: bool = True) -> None:
@@ -44,24 +50,27 @@ class Collector:
         self._application = application
 
     def describe(self) -> Iterable[Family]:
-        """Name the server's families, so that a registry can see whether others have their names."""
-        return [Family(metric.name.removesuffix("_total"), metric.help, metric.kind) for metric in CATALOG]
+        """Name the families, so that a registry can refuse what others have in it already."""
+        own = [Family(metric.name.removesuffix("_total"), metric.help, metric.kind) for metric in CATALOG]
+        if not self._application:
+            return own
+        snapshot = self._metrics.snapshot()
+        return [*own, *_processes(snapshot.pids), *to_prometheus(snapshot.application())]
 
     def collect(self) -> Iterator[Family]:
         """Yield one family per metric, all of the same moment."""
         snapshot = self._metrics.snapshot()
         yield from _server_families(snapshot, created=self._created)
         if self._application:
+            yield from _processes(snapshot.pids)
             yield from to_prometheus(snapshot.application())
 
 
 def _server_families(snapshot: Snapshot, *, created: bool) -> Iterator[Family]:
-    """Yield what the server itself knows, of its processes as well where it has several."""
+    """Yield what the server itself counts."""
     since = snapshot.value("pagi_server_start_time_seconds") if created else None
     for metric, samples in snapshot:
         yield _family(metric.name, metric.kind, metric.help, samples, since)
-    if snapshot.pids:
-        yield from _processes(snapshot.pids)
 
 
 def _family(
@@ -80,7 +89,7 @@ def _family(
 
 
 def _processes(pids: Mapping[str, int]) -> Iterator[Family]:
-    """Yield what each process costs; one that has just ended is left out."""
+    """Yield what each of several processes costs; one that has just ended is left out."""
     read = {label: read_process(pid) for label, pid in pids.items()}
     found = {label: process for label, process in read.items() if process is not None}
     for metric in PROCESS_METRICS:
@@ -114,17 +123,24 @@ def render(metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
     seen: set[str] = set()
     snapshot = metrics.snapshot()
     application = merge(to_prometheus(snapshot.application()), _local(metrics, snapshot))
-    for family in chain(_server_families(snapshot, created=openmetrics), application):
+    server = chain(_server_families(snapshot, created=openmetrics), _processes(snapshot.pids))
+    for family in chain(server, application):
         names = {family.name, *(sample.name for sample in family.samples)}
         if seen.isdisjoint(names):
             seen |= names
-            if openmetrics:
-                page: bytes = generate_openmetrics(_One(family))  # type: ignore[no-untyped-call]  # it has no types
-                yield page.removesuffix(b"# EOF\n")
-            else:
-                yield generate_latest(_One(_without_created(family)))
+            try:
+                yield _write_openmetrics(family) if openmetrics else generate_latest(_One(_without_created(family)))
+            except ValueError as error:
+                # As of a label that is no Unicode. One family must not cost the page, or the server's own would go.
+                metrics.meter.add(_ERRORS)
+                _log.error("the metric %s cannot be written, and is left out: %s", family.name, error)
     if openmetrics:
         yield b"# EOF\n"
+
+
+def _write_openmetrics(family: Family) -> bytes:
+    page: bytes = generate_openmetrics(_One(family))  # type: ignore[no-untyped-call]  # it has no types
+    return page.removesuffix(b"# EOF\n")
 
 
 def _local(metrics: Metrics, snapshot: Snapshot) -> Iterable[Family]:

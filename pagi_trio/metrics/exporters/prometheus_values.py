@@ -8,8 +8,12 @@ A labelled metric makes its values before it is known where they will hang. So a
 metric is registered, at its first write, or by `AppMetrics.place_pending`; and it is always the registered metric
 that is asked which values it has under these labels.
 
+Placing allocates memory, so that a finalizer of the application may run in the middle of it, which may count as well
+or wait for another thread that does. So nobody waits for placing: it is done step by step, and what comes while a
+step is under way is left to whoever is at it.
+
 What a process has counted stays counted: after ``remove``, ``clear`` or ``unregister`` the total keeps it, and a
-value that comes again under the same labels adds to it. A gauge's series goes with its value.
+value that comes again under the same labels adds to it. A gauge's series is taken off by `AppMetrics.place_pending`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, values
@@ -52,14 +57,12 @@ class AppMetrics:
         ignored: The types of collectors that somebody else serves.
 
     Attributes:
-        lock: Taken to write any value, and reentrant: a signal handler or a finalizer may count as well.
         dropped: How many series found no room.
     """
 
     def __init__(
         self, region: Region, registry: CollectorRegistry = REGISTRY, ignored: tuple[type[Collector], ...] = ()
     ) -> None:
-        self.lock = threading.RLock()
         self.dropped = 0
         self._region: Region | None = region
         self._registry = registry
@@ -67,8 +70,11 @@ class AppMetrics:
         self._plain = values.ValueClass
         self._hooks: dict[str, Callable[[Collector], None]] = {}
         self._families: dict[str, MetricWrapperBase] = {}
-        self._owners: dict[int, weakref.ref[AppValue]] = {}
-        self._pending: list[AppValue] = []
+        self._lock = threading.Lock()
+        self._steps: deque[Callable[[Region], None]] = deque()
+        # What has the places of a series, and its values.
+        self._placed: dict[tuple[str, tuple[str, ...]], tuple[MetricWrapperBase, list[AppValue]]] = {}
+        self._pending: deque[AppValue] = deque()
         self._unattached: list[AppValue] = []
         self._unshared: set[str] = set()
         self._noted: set[str] = set()
@@ -88,28 +94,34 @@ class AppMetrics:
 
     def close(self) -> None:
         """Take the hooks away. Every value counts for itself alone from now on; the region keeps what it has."""
-        with self.lock:
-            self._region = None
-            if values.ValueClass == self._make_value:
-                values.ValueClass = self._plain
-            for name, hook in self._hooks.items():
-                if vars(self._registry).get(name) is hook:
-                    del vars(self._registry)[name]
-            for owner in list(self._owners.values()):
-                value = owner()
-                if value is not None:
+        with self._lock:
+            self._unhook()
+            for _, hanging in self._placed.values():
+                for value in hanging:
                     value.detach()
-            self._owners.clear()
-            self._pending.clear()
-            self._unattached.clear()
+
+    def close_in_child(self) -> None:
+        """Do the same in a process forked from the worker, where a thread that is gone may have any lock."""
+        self._lock = threading.Lock()
+        self._unhook()
+        for _, hanging in self._placed.values():
+            for value in hanging:
+                value.detach_in_child()
+
+    def _unhook(self) -> None:
+        self._region = None
+        if values.ValueClass == self._make_value:
+            values.ValueClass = self._plain
+        for name, hook in self._hooks.items():
+            if vars(self._registry).get(name) is hook:
+                del vars(self._registry)[name]
 
     def _guarded(self, hook: Callable[[Collector], None]) -> Callable[[Collector], None]:
         """Keep a hook's failure from the application that registers something."""
 
         def guarded(collector: Collector) -> None:
             try:
-                with self.lock:
-                    hook(collector)
+                hook(collector)
             except Exception as error:  # noqa: BLE001 - the application may register anything
                 self.note_failure(error)
             self._log_noted()
@@ -129,41 +141,78 @@ class AppMetrics:
         except Exception as error:  # noqa: BLE001 - a later prometheus_client may call it otherwise
             self.note_failure(error)
             return self._plain(*args, **kwargs)
-        with self.lock:
-            self._pending.append(value)
+        self._pending.append(value)
         return value
+
+    def _do(self, step: Callable[[Region], None]) -> None:
+        """Have something placed: by this thread, or by whoever is placing something, who looks again when it is done.
+
+        That may be this thread itself, which a finalizer or a signal handler has interrupted.
+        """
+        self._steps.append(step)
+        while self._steps and self._lock.acquire(blocking=False):
+            try:
+                while self._steps:
+                    self._take_step(self._steps.popleft())
+            finally:
+                self._lock.release()
+
+    def _take_step(self, step: Callable[[Region], None]) -> None:
+        try:
+            if self._region is not None:
+                step(self._region)
+        except Exception as error:  # noqa: BLE001 - a metric may be anything that behaves like one
+            self.note_failure(error)
 
     def place(self, value: AppValue) -> None:
         """Give a value its place, if it hangs by now in a metric that is in the registry."""
-        with self.lock:
-            if self._region is None:
-                value.is_fresh = False
-                return
-            try:
-                family = self._families.get(value.name)
-                child = definitions.child_of(family, value.labels) if family is not None else None
-                if child is not None and family is not None:
-                    self._place_child(self._region, family, value.labels, child)
-            except Exception as error:  # noqa: BLE001 - a metric may be anything that behaves like one
-                value.is_fresh = False
-                self.note_failure(error)
+        if self._region is None:
+            value.is_fresh = False
+        else:
+            self._do(lambda region: self._place(region, value))
 
     def place_pending(self) -> None:
         """Give places to the new values that nobody has written yet, so that they are on the page with 0.
 
-        To be called every now and then. A value that still hangs nowhere at the second time belongs to no metric
-        of the registry.
+        To be called every now and then, which also takes the gauges that were removed off the page. A value that
+        still hangs nowhere at the second time belongs to no metric of the registry.
         """
-        with self.lock:
-            first, again = self._pending, self._unattached
-            self._pending = []
-            for value in (*again, *first):
-                if value.is_fresh:
-                    self.place(value)
-            for value in again:
-                value.is_fresh = False
-            self._unattached = [value for value in first if value.is_fresh]
+        self._do(self._place_pending)
+        self._do(self._take_off_removed)
         self._log_noted()
+
+    def _place_pending(self, region: Region) -> None:
+        again, self._unattached = self._unattached, []
+        first = [self._pending.popleft() for _ in range(len(self._pending))]
+        for value in (*again, *first):
+            self._place(region, value)
+        for value in again:
+            value.is_fresh = False
+        self._unattached = [value for value in first if value.is_fresh]
+
+    def _take_off_removed(self, _: Region) -> None:
+        for (name, labels), (child, hanging) in self._placed.copy().items():
+            if isinstance(hanging[0], GaugeValue) and self._child_of(name, labels) is not child:
+                hanging[0].leave()
+                del self._placed[name, labels]
+
+    def _child_of(self, name: str, labels: tuple[str, ...]) -> MetricWrapperBase | None:
+        """Return what the registered metric of this name has under these labels."""
+        metric = self._families.get(name)
+        return definitions.child_of(metric, labels) if metric is not None else None
+
+    def _place(self, region: Region, value: AppValue) -> None:
+        """Give a value its place, unless it has asked before."""
+        if not value.is_fresh:
+            return
+        try:
+            metric = self._families.get(value.name)
+            child = definitions.child_of(metric, value.labels) if metric is not None else None
+            if child is not None and metric is not None:
+                self._place_child(region, metric, value.labels, child)
+        except Exception:
+            value.is_fresh = False
+            raise
 
     def _place_child(
         self, region: Region, metric: MetricWrapperBase, labels: tuple[str, ...], child: MetricWrapperBase
@@ -174,6 +223,9 @@ class AppMetrics:
         # Values made before ours were in place stay what they are, and so do those that were replaced.
         if len(hanging) < family.width or hanging[0].has_place or definitions.is_function(child):
             return
+        _, previous = self._placed.get((family.name, labels), (None, []))
+        for value in previous:
+            value.leave()
         cell = region.find(family, labels)
         before = [0.0] * family.width if cell is None else region.values[cell : cell + family.width].tolist()
         if cell is None:
@@ -182,16 +234,10 @@ class AppMetrics:
         if cell is None:
             self._drop(hanging)
             return
+        # Before the first has its place: a process that is forked meanwhile has to find them all.
+        self._placed[family.name, labels] = child, hanging
         for place, (value, counted) in enumerate(zip(hanging, before, strict=True), cell):
-            previous = self._owner(place)
-            if previous is not None and previous is not value:
-                previous.leave()
             value.take(region, place, counted)
-            self._owners[place] = weakref.ref(value)
-
-    def _owner(self, cell: int) -> AppValue | None:
-        owner = self._owners.get(cell)
-        return owner() if owner is not None else None
 
     def _drop(self, hanging: list[AppValue]) -> None:
         """Let the values of a series go without a place."""
@@ -203,14 +249,6 @@ class AppMetrics:
             hanging[0].name,
         )
 
-    def bury(self, value: GaugeValue) -> None:
-        """Take the series of a gauge that was removed off the page."""
-        with self.lock:
-            # The garbage collector clears weak references before it finalizes.
-            if self._owner(value.cell) in (None, value):
-                value.leave()
-                self._owners.pop(value.cell, None)
-
     # What the application registers
 
     def _registered(self, collector: Collector) -> None:
@@ -219,13 +257,18 @@ class AppMetrics:
             return
         family = definitions.describe(collector)
         self._families[family.name] = collector
-        if self._region is not None:
-            self._region.add_family(family)
-            for labels, child in definitions.children_of(collector):
-                self._place_child(self._region, collector, labels, child)
+        self._do(lambda region: self._place_metric(region, collector))
+
+    def _place_metric(self, region: Region, metric: MetricWrapperBase) -> None:
+        family = definitions.describe(metric)
+        # It may be unregistered by now.
+        if self._families.get(family.name) is metric:
+            region.add_family(family)
+            for labels, child in definitions.children_of(metric):
+                self._place_child(region, metric, labels, child)
 
     def _unregistered(self, collector: Collector) -> None:
-        for name, metric in list(self._families.items()):
+        for name, metric in self._families.copy().items():
             if metric is collector:
                 del self._families[name]
                 for _, child in definitions.children_of(metric):
@@ -238,11 +281,13 @@ class AppMetrics:
 
         Costs a look at every child of every gauge, and takes gauges that have become functions off the page.
         """
-        for name, metric in list(self._families.items()):
-            for _, child in definitions.functions_of(metric):
-                self._unshared.add(name)
-                with self.lock:
+        for name, metric in self._families.copy().items():
+            try:
+                for _, child in definitions.functions_of(metric):
+                    self._unshared.add(name)
                     _leave(child)
+            except Exception as error:  # noqa: BLE001 - a metric may be anything that behaves like one
+                self.note_failure(error)
         return self._unshared.copy()
 
     def collect_unshared(self, slot: int) -> Iterator[Metric]:
@@ -251,6 +296,9 @@ class AppMetrics:
         What the process itself is (``process_*``) is left out; what Python it runs on is the same everywhere.
         The application's own collectors run here, and may raise anything.
         """
+        target = definitions.target_of(self._registry)
+        if target is not None:
+            yield target
         shared = list(self._families.values())
         for metric in shared:
             functions = definitions.call_functions(metric)
@@ -329,15 +377,15 @@ def install(
         registry: Whose metrics are shared.
         ignored: The types of collectors that somebody else serves.
     """
+    region.leave_room()
     metrics = AppMetrics(region, registry, ignored)
     metrics.hook()
-    me, lock = weakref.ref(metrics), metrics.lock
+    me = weakref.ref(metrics)
 
     def forked() -> None:
-        lock.release()
         metrics = me()
         if metrics is not None:
-            metrics.close()
+            metrics.close_in_child()
 
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=forked)
+    os.register_at_fork(after_in_child=forked)
     return metrics

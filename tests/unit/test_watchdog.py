@@ -1,0 +1,60 @@
+"""The bound on the end of a process, which nothing that the process does may hold up.
+
+It takes half a second: that is how long the last words may.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from pagi_trio.failure import EXIT_STUCK
+
+LIMIT_S = 10
+
+STUCK = """
+import threading
+from pagi_trio import process
+from pagi_trio.config import Config
+
+process.SLACK_S = 0.0
+process.set_up_logging("info")
+config = Config().replace(**{"timeouts.graceful_s": 0.0, "timeouts.shutdown_s": 0.0})
+process.Watchdog(config).start()
+while True:
+    threading.Event().wait()
+"""
+
+
+def fill(pipe: int) -> None:
+    """Write to a pipe until it takes no more."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x" * 4096)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x")
+    os.set_blocking(pipe, True)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_process_ends_in_time_though_nobody_reads_its_standard_error(is_full: bool) -> None:
+    readable, writable = os.pipe()
+    if is_full:
+        fill(writable)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with (
+        os.fdopen(readable, "rb") as said,
+        subprocess.Popen([sys.executable, "-c", STUCK], env=environ, stderr=writable) as process,
+    ):
+        os.close(writable)
+        try:
+            assert process.wait(LIMIT_S) == EXIT_STUCK
+        finally:
+            process.kill()
+        assert is_full or b"did not end within 0 s" in said.read()
