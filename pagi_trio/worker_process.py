@@ -15,7 +15,6 @@ import socket
 import sys
 import traceback
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypedDict, cast
 
@@ -204,18 +203,6 @@ def _set_signals(on_term: Callable[[int, FrameType | None], None]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
-def _be_a_child_of_the_application(listeners: list[Listener], control: Control) -> None:
-    """Let go of what is the worker's, in a process that the application has forked from it.
-
-    Or the addresses would be taken for as long as that lives, and a signal that is to end it would not.
-    """
-    for one in HELD_SIGNALS:
-        signal.signal(one, signal.SIG_DFL)
-    for listener in listeners:
-        listener.sock.close()
-    control.abandon()
-
-
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     """Do nothing."""
 
@@ -237,6 +224,8 @@ class _Worker:
         self._watchdog = Watchdog(self._config)
         self._cpu_limit = CPULimit(self._config.timeouts.worker_s + CPU_SLACK_S)
         store, *self._sockets = files
+        self._listeners: list[Listener] = []
+        os.register_at_fork(after_in_child=self._be_a_child_of_the_application)
         self._store = Store.attach(store)
         self._segment = self._store.slot(orders["slot"])
         self._application: AppMetrics | None = None
@@ -262,6 +251,7 @@ class _Worker:
             if config.metrics.enabled:
                 meter = Meter(self._store, slot, is_owner=False, interval_s=config.metrics.flush_interval_s)
             listeners = [Listener.inherit(*one) for one in zip(self._orders["listeners"], self._sockets, strict=True)]
+            self._listeners, self._sockets = listeners, []
             resources.callback(close_all, listeners)
             server = Server(
                 app,
@@ -279,7 +269,6 @@ class _Worker:
             # Once all is done, or it would find Trio half taken down.
             for one in HELD_SIGNALS:
                 resources.callback(signal.signal, one, signal.SIG_IGN)
-            os.register_at_fork(after_in_child=partial(_be_a_child_of_the_application, listeners, self._control))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, server, listeners)
                 nursery.start_soon(self._beat, meter)
@@ -329,6 +318,20 @@ class _Worker:
             self._control.post({"type": "unshared", "names": " ".join(sorted(new))})
         if application.dropped:
             self._segment.set(_DROPPED, float(application.dropped))
+
+    def _be_a_child_of_the_application(self) -> None:
+        """Let go of what is the worker's, in a process that the application has forked from it.
+
+        Or the addresses would be taken for as long as that lives, and a signal that is to end it would not.
+        """
+        for one in HELD_SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        for file in self._sockets:
+            with suppress(OSError):
+                os.close(file)
+        for listener in self._listeners:
+            listener.sock.close()
+        self._control.abandon()
 
     def _stop_on_term(self, server: Server) -> None:
         """Stop gracefully on SIGTERM, however often it comes: a service manager sends it to every process."""

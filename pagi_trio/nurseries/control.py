@@ -104,7 +104,7 @@ def _read(packet: bytes) -> Message | None:
         return None
     try:
         message = json.loads(packet)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     # The socket is open in a process with code that is not ours, and closes files that are not its own perhaps.
     return cast("Message", message if isinstance(message, dict) and "type" in message else {"type": "garbage"})

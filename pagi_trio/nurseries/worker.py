@@ -285,9 +285,9 @@ class Worker:
             self._changed.set()
             self._pass_on(self, message)
         elif message["type"] == "failed":
-            self.failure = str(message["message"])
-            self.failure_details = str(message["details"])
-            self.failure_code = 2 if message["code"] == 2 else 3
+            self.failure = str(message.get("message"))
+            self.failure_details = str(message.get("details", ""))
+            self.failure_code = 2 if message.get("code") == 2 else 3
             self._started.set()
         elif message["type"] == "recycle":
             self.replace("recycled")

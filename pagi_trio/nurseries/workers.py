@@ -293,14 +293,18 @@ class Workers:
             self._any_ready.set()
             self._changed()
         elif message["type"] == "unshared":
-            self._warn_of_unshared(str(message["names"]).split())
-        elif message["type"] == "warning" and message["text"] not in self._warned:
-            # Every worker would say the same.
-            self._warned.add(str(message["text"]))
-            log.warning("%s", message["text"])
+            self._warn_of_unshared(str(message.get("names", "")).split())
+        elif message["type"] == "warning":
+            self._warn_once(str(message.get("text")))
 
         elif message["type"] == "garbage":
-            log.warning("%s says what nobody understands: the application may have written to a file of ours", worker)
+            self._warn_once("a worker says what nobody understands: the application may have written to a file of ours")
+
+    def _warn_once(self, text: str) -> None:
+        """Log a warning the first time: every worker would say the same."""
+        if text not in self._warned:
+            self._warned.add(text)
+            log.warning("%s", text)
 
     def _warn_of_unshared(self, names: list[str]) -> None:
         new = [name for name in names if name not in self._unshared]

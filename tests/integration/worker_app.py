@@ -78,12 +78,13 @@ async def kill(scope):
     await trio.sleep_forever()
 
 
-# Its files, and the signals that it blocks and ignores: but for the terminal's job control, which workers leave alone.
+# Its files, and the signals that it blocks and ignores: but for the terminal's job control, which workers leave alone,
+# and SIGHUP, which nohup may have ignored before.
 CHILD = """
 import os, signal
 print(os.listdir("/proc/self/fd"), signal.pthread_sigmask(signal.SIG_BLOCK, []))
-job_control = {signal.SIGTTIN, signal.SIGTTOU}
-print([n for n in signal.valid_signals() - job_control if signal.getsignal(n) is signal.SIG_IGN])
+terminal = {signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP}
+print([n for n in signal.valid_signals() - terminal if signal.getsignal(n) is signal.SIG_IGN])
 """
 
 

@@ -459,13 +459,22 @@ def test_what_the_application_says_of_itself_is_of_no_worker(worker):
 def test_a_gauge_that_cannot_be_looked_at_is_told_and_hides_no_other(worker, caplog):
     class Expiring(dict):
         def copy(self):
-            raise RuntimeError("dictionary changed size during iteration")
+            raise RuntimeError("it has changed")
+
+        get = copy
 
     odd = Gauge("odd", "Odd.", ["room"], registry=worker.registry)
+    odd.labels("a").set(1)
+    odd.labels("b")
+    plain = Gauge("plain", "Plain.", ["room"], registry=worker.registry, multiprocess_mode="max")
+    plain.labels("a").set(1)
+    plain.remove("a")
+    plain.labels("b")
     Gauge("level", "Level.", registry=worker.registry).set_function(lambda: 1.0)
     odd._metrics = Expiring()
     assert worker.app.unshared() == {"level"}
     worker.app.place_pending()
+    assert worker.lines() == {'plain{room="b"} 0.0'}
     assert "counts in its own process only: RuntimeError" in caplog.text
 
 
@@ -481,6 +490,8 @@ def test_children_may_be_made_while_they_are_looked_at(worker):
         made += 1
         level.labels(f"more {made}")
 
+    # Which also has no memory left for small objects, so that each needs an allocation.
+    gc.collect()
     threshold = gc.get_threshold()
     gc.callbacks.append(collected)
     gc.set_threshold(1)
@@ -732,7 +743,7 @@ print(status, hits.labels("/a")._value.get())
 def test_a_process_forked_while_a_thread_counts_can_count():
     """Runs in a process of its own, which takes most of its time to start."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING_AMID_THREADS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "0 2.0\n"
 
 

@@ -150,12 +150,14 @@ class AppMetrics:
         That may be this thread itself, which a finalizer or a signal handler has interrupted.
         """
         self._steps.append(step)
-        while self._steps and self._lock.acquire(blocking=False):
+        # A process forked in the middle has another.
+        lock = self._lock
+        while self._steps and lock.acquire(blocking=False):
             try:
                 while self._steps:
                     self._take_step(self._steps.popleft())
             finally:
-                self._lock.release()
+                lock.release()
 
     def _take_step(self, step: Callable[[Region], None]) -> None:
         try:
@@ -198,8 +200,12 @@ class AppMetrics:
 
     def _child_of(self, name: str, labels: tuple[str, ...]) -> MetricWrapperBase | None:
         """Return what the registered metric of this name has under these labels."""
-        metric = self._families.get(name)
-        return definitions.child_of(metric, labels) if metric is not None else None
+        try:
+            metric = self._families.get(name)
+            return definitions.child_of(metric, labels) if metric is not None else None
+        except Exception as error:  # noqa: BLE001 - a metric may be anything that behaves like one
+            self.note_failure(error)
+            return None
 
     def _place(self, region: Region, value: AppValue) -> None:
         """Give a value its place, unless it has asked before."""
@@ -208,11 +214,11 @@ class AppMetrics:
         try:
             metric = self._families.get(value.name)
             child = definitions.child_of(metric, value.labels) if metric is not None else None
-            if child is not None and metric is not None:
+            if metric is not None and child is not None:
                 self._place_child(region, metric, value.labels, child)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - a metric may be anything that behaves like one
             value.is_fresh = False
-            raise
+            self.note_failure(error)
 
     def _place_child(
         self, region: Region, metric: MetricWrapperBase, labels: tuple[str, ...], child: MetricWrapperBase
