@@ -19,6 +19,12 @@ LIMIT_S = 30
 TCP = ("--bind", "127.0.0.1:0")
 
 
+def _as_from_a_shell():
+    """Take signals as a command in the foreground does, however these tests were started: nohup ignores some."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Program:
     """A running program: what it prints can be waited for, and everything about it has a time limit.
 
@@ -31,6 +37,7 @@ class Program:
             cwd=cwd,
             pass_fds=pass_fds,
             start_new_session=True,
+            preexec_fn=_as_from_a_shell,  # noqa: PLW1509 - it takes no lock
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
