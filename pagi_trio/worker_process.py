@@ -266,7 +266,7 @@ class _Worker:
                 called=None if self._last_request is None else self._count_request,
             )
             self._stop_on_term(server)
-            # Once all is done, or it would find Trio half taken down.
+            # A signal that comes once all is done would find Trio half taken down.
             for one in HELD_SIGNALS:
                 resources.callback(signal.signal, one, signal.SIG_IGN)
             async with trio.open_nursery() as nursery:
