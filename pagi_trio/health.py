@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pagi_trio.mount import path_below
+from pagi_trio.mount import refusal_of, send_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,18 +36,5 @@ class HealthApp:
         if scope["type"] != "http":
             return
         obstacle = self._obstacle()
-        status, line = (503, obstacle) if obstacle else (200, "ok")
-        if path_below(scope) not in {"", "/"}:
-            status, line = 404, "not found"
-        elif scope["method"] not in {"GET", "HEAD"}:
-            status, line = 405, "method not allowed; use GET or HEAD"
-        body = line.encode() + b"\n"
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
-        ]
-        if status == 405:
-            headers.append((b"allow", b"GET, HEAD"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        status, line = refusal_of(scope) or ((503, obstacle) if obstacle else (200, "ok"))
+        await send_line(scope, send, status, line)

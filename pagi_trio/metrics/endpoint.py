@@ -10,12 +10,12 @@ import trio
 
 from pagi_trio.metrics import catalog, negotiation
 from pagi_trio.metrics.facade import Metrics
-from pagi_trio.mount import path_below
+from pagi_trio.mount import refusal_of, send_line, send_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pagi_trio.asgi import Headers, HTTPScope, Receive, Scope, Send
+    from pagi_trio.asgi import HTTPScope, Receive, Scope, Send
 
 _SCRAPES: Final = catalog.index("pagi_metrics_scrapes_total")
 _ERRORS: Final = catalog.index("pagi_metrics_errors_total", part="render")
@@ -70,10 +70,9 @@ class MetricsApp:
             await self._answer(scope, send)
 
     async def _answer(self, scope: HTTPScope, send: Send) -> None:
-        if path_below(scope) not in {"", "/"}:
-            await _send_line(scope, send, 404, "not found")
-        elif scope["method"] not in {"GET", "HEAD"}:
-            await _send_line(scope, send, 405, "method not allowed; use GET or HEAD")
+        refusal = refusal_of(scope)
+        if refusal is not None:
+            await send_line(scope, send, *refusal)
         else:
             metrics = scope.get("extensions", {}).get("pagi.metrics", _OTHER_SERVER)
             if not isinstance(metrics, Metrics):
@@ -88,7 +87,7 @@ class MetricsApp:
         if cause not in self._logged:
             self._logged.add(cause)
             _log.warning("no metrics page: %s", cause)
-        await _send_line(scope, send, 503, cause)
+        await send_line(scope, send, 503, cause)
 
     async def _send_page(self, scope: HTTPScope, send: Send, metrics: Metrics, render: Render) -> None:
         openmetrics = negotiation.prefers_openmetrics(_field(scope, b"accept"))
@@ -102,13 +101,13 @@ class MetricsApp:
             if _BROKEN not in self._logged:
                 self._logged.add(_BROKEN)
                 _log.exception("the metrics page could not be written; further failures are only counted")
-            await _send_line(scope, send, 500, _BROKEN)
+            await send_line(scope, send, 500, _BROKEN)
             return
         media_type = negotiation.OPENMETRICS if openmetrics else negotiation.TEXT
         headers = [(b"content-type", media_type.content_type.encode()), (b"vary", b"accept, accept-encoding")]
         if gzip:
             headers.append((b"content-encoding", b"gzip"))
-        await _send(scope, send, 200, headers, body)
+        await send_whole(scope, send, 200, headers, body)
 
 
 def _find_render() -> Render | None:
@@ -141,17 +140,3 @@ async def _join(pieces: Iterable[bytes], *, gzip: bool) -> bytes:
 def _field(scope: HTTPScope, name: bytes) -> str:
     """Return a request field's value; its lines are joined as RFC 9110 section 5.3 allows."""
     return ", ".join(value.decode("latin-1") for field, value in scope["headers"] if field == name)
-
-
-async def _send_line(scope: HTTPScope, send: Send, status: int, line: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    if status == 405:
-        headers.append((b"allow", b"GET, HEAD"))
-    await _send(scope, send, status, headers, line.encode() + b"\n")
-
-
-async def _send(scope: HTTPScope, send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole response, without its body if the method is HEAD."""
-    headers.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -38,8 +38,8 @@ async def test_the_answer_is_ok_or_what_is_in_the_way(path: str, obstacle: str, 
         "status": status,
         "headers": [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
         ],
     }
     assert end == {"type": "http.response.body", "body": body}
