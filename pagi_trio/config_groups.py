@@ -1,0 +1,187 @@
+"""The groups of settings: what belongs together, each with its defaults and what it means.
+
+`pagi_trio.config` puts them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from pagi_trio.bind import parse_bind
+from pagi_trio.errors import ConfigError
+from pagi_trio.settings import Group, setting
+
+# The shortest time that is a time: zero would fail every connection or start at once.
+_SHORTEST_S: Final = 0.001
+
+
+def check_not_empty(text: str) -> None:
+    """Refuse an empty text.
+
+    Raises:
+        ConfigError: If it is one.
+    """
+    if not text:
+        raise ConfigError("must not be empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLS(Group):
+    """Certificates; without `certfile` the server speaks plain HTTP."""
+
+    table: ClassVar[str] = "tls"
+
+    certfile: str | None = setting(
+        None, "The server's certificate and its chain, PEM.", "--certfile", check=check_not_empty
+    )
+    keyfile: str | None = setting(None, "The private key of the certificate, PEM.", "--keyfile", check=check_not_empty)
+    keyfile_password: str | None = setting(None, "What decrypts the private key.", "--keyfile-password", secret=True)
+    ca_certs: str | None = setting(
+        None,
+        "The authorities whose client certificates are accepted, PEM; see verify_mode.",
+        "--ca-certs",
+        check=check_not_empty,
+    )
+    ciphers: str | None = setting(
+        None, "OpenSSL's cipher list for TLS 1.2; unset is Python's own.", "--ciphers", check=check_not_empty
+    )
+    verify_mode: Literal["none", "optional", "required"] = setting(
+        "none", "Whether clients are asked for a certificate.", "--verify-mode"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.certfile is None) != (self.keyfile is None):
+            given, missing = ("certfile", "keyfile") if self.keyfile is None else ("keyfile", "certfile")
+            raise ConfigError(f"tls.{given} is set without tls.{missing}: TLS needs both")
+        if self.verify_mode != "none" and self.ca_certs is None:
+            raise ConfigError(f"tls.verify_mode = {self.verify_mode!r}: needs tls.ca_certs, the authorities to accept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts(Group):
+    """How long is waited for what."""
+
+    table: ClassVar[str] = "timeouts"
+
+    keep_alive_s: float = setting(
+        75.0,
+        "An idle connection is closed after this; 0 closes after each response.",
+        "--keep-alive",
+        minimum=0,
+    )
+    head_s: float = setting(
+        10.0, "A request's line and headers must arrive within this.", "--head-timeout", minimum=_SHORTEST_S
+    )
+    tls_handshake_s: float = setting(
+        10.0, "A TLS handshake must be done within this.", "--tls-handshake-timeout", minimum=_SHORTEST_S
+    )
+    write_stall_s: float = setting(
+        60.0, "A client that takes no byte for this long is cut off.", "--write-timeout", minimum=_SHORTEST_S
+    )
+    graceful_s: float = setting(
+        20.0, "What is in flight has this long to finish at shutdown.", "--graceful-timeout", minimum=0
+    )
+    startup_s: float = setting(
+        60.0,
+        "The application's lifespan startup must finish within this.",
+        "--startup-timeout",
+        minimum=_SHORTEST_S,
+    )
+    shutdown_s: float = setting(
+        8.0, "The application's lifespan shutdown must finish within this.", "--shutdown-timeout", minimum=0
+    )
+    worker_s: float = setting(
+        30.0,
+        "A worker whose event loop stands still for this long is killed and replaced.",
+        "--worker-timeout",
+        minimum=1,
+    )
+    worker_start_s: float = setting(
+        60.0,
+        "A worker must be ready within this, or within startup_s if that is longer; its import is included.",
+        "--worker-start-timeout",
+        minimum=_SHORTEST_S,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Group):
+    """How much is taken from a client."""
+
+    table: ClassVar[str] = "limits"
+
+    request_line_bytes: int = setting(
+        8192, "The longest request line; a longer one gets 414.", "--limit-request-line", minimum=64
+    )
+    head_bytes: int = setting(
+        65536,
+        "The longest request line and headers together; longer ones get 431.",
+        "--limit-head",
+        minimum=64,
+    )
+    headers: int = setting(128, "The most headers of a request; more get 431.", "--limit-headers", minimum=1)
+    body_bytes: int | None = setting(
+        None,
+        "The longest request body, a longer one gets 413; unset is unlimited.",
+        "--limit-body",
+        minimum=0,
+    )
+    connections: int | None = setting(
+        None,
+        "The most connections at a time; unset is 64 fewer than the process may open files.",
+        "--limit-connections",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSocketSettings(Group):
+    """How WebSockets are spoken."""
+
+    table: ClassVar[str] = "websocket"
+
+    message_max_bytes: int = setting(
+        16 * 1024 * 1024,
+        "The longest message; a longer one is answered with close code 1009.",
+        "--websocket-max-message-size",
+        minimum=1,
+    )
+    ping_interval_s: float = setting(
+        20.0, "A ping is sent this often; 0 sends none.", "--websocket-ping-interval", minimum=0
+    )
+    ping_timeout_s: float = setting(
+        20.0,
+        "A client that answers no ping within this is cut off.",
+        "--websocket-ping-timeout",
+        minimum=_SHORTEST_S,
+    )
+    deflate: bool = setting(
+        True,
+        "Whether messages are compressed where the client offers it.",
+        "--websocket-deflate/--no-websocket-deflate",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings(Group):
+    """What is measured, and where it can be read."""
+
+    table: ClassVar[str] = "metrics"
+
+    enabled: bool = setting(True, "Whether anything is measured.", "--metrics/--no-metrics")
+    bind: str | None = setting(
+        None,
+        "An address of its own for the metrics page: HOST:PORT, unix:PATH or fd://NUMBER.",
+        "--metrics-bind",
+        check=parse_bind,
+    )
+    flush_interval_s: float = setting(
+        0.05, "Message counters are folded into the store this often.", "--metrics-flush-interval", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bind is not None and not self.enabled:
+            raise ConfigError(f"metrics.bind = {self.bind!r}: contradicts metrics.enabled = false")
