@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,29 @@ def test_text_where_it_is_preferred_or_nothing_else_can_be_read_rfc9110_12_5_1(a
 def test_no_field_fails(field: str) -> None:
     assert prefers_openmetrics(field) in {True, False}
     assert prefers_gzip(field) in {True, False}
+
+
+@pytest.fixture
+def _bounded_time():
+    """Interrupt what takes over two seconds, a thousand times what it should."""
+
+    def give_up(*_):
+        raise AssertionError("it takes too long")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 2)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_bounded_time")
+@pytest.mark.parametrize("repeated", [";  ", ";", "; \t ;", ";a=b", ' ; a="b" ', "a;  ,", '\\"', "  "])
+@pytest.mark.parametrize("end", ["@", "", '"', "="])
+def test_no_field_takes_longer_than_its_length_allows(repeated: str, end: str) -> None:
+    field = ("a" + repeated * FIELD_LIMIT)[: FIELD_LIMIT - len(end)] + end
+    assert prefers_openmetrics(field) is False
+    assert prefers_gzip(field) is False
 
 
 @pytest.mark.parametrize(
