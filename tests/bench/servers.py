@@ -1,7 +1,7 @@
 """Servers under measurement: starting, what they cost in CPU time and memory, stopping.
 
-All run in one process on one core, with access logs off and limits at their defaults, as each one's own
-documentation starts it.
+All run in one process, on one core where that is asked for, with access logs off and limits at their defaults, as
+each one's own documentation starts it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAST_WORDS = 2_000
 
 @dataclass(frozen=True)
 class Kind:
-    """One server program: the modules it needs and its arguments for an app and a port."""
+    """One server program: the modules it needs, and its arguments for the import string of an app and a port."""
 
     name: str
     modules: tuple[str, ...]
@@ -50,7 +50,7 @@ class Kind:
 
 
 def _ours(app: str, port: int) -> list[str]:
-    return ["pagi_trio", f"apps:{app}", "--bind", f"127.0.0.1:{port}"]
+    return ["pagi_trio", app, "--bind", f"127.0.0.1:{port}"]
 
 
 def _ours_uncounted(app: str, port: int) -> list[str]:
@@ -64,11 +64,11 @@ def _ours_twice(app: str, port: int) -> list[str]:
 def _uvicorn(app: str, port: int) -> list[str]:
     # websockets-sansio is its fastest WebSocket, and what "auto" means since 0.50; said so for older ones.
     best = ["--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"]
-    return ["uvicorn", f"apps:{app}", "--port", str(port), "--no-access-log", "--log-level", "warning", *best]
+    return ["uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning", *best]
 
 
 def _hypercorn(app: str, port: int) -> list[str]:
-    return ["hypercorn", f"apps:{app}", "--worker-class", "trio", "--bind", f"127.0.0.1:{port}"]
+    return ["hypercorn", app, "--worker-class", "trio", "--bind", f"127.0.0.1:{port}"]
 
 
 OUR_MODULES = ("pagi_trio", "trio", "hypercorn", "websockets", "click")
@@ -126,15 +126,21 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def running(kind: Kind, app: str, core: int) -> Iterator[Server]:
-    """Start a server of this kind with an application of `apps`, pinned to a core; stop it at the end.
+def running(kind: Kind, app: str, core: int | None = None) -> Iterator[Server]:
+    """Start a server of this kind; stop it at the end.
+
+    Args:
+        app: The name of an application of `apps`, or the import string of any other, as seen from the checkout.
+        core: The one it is pinned to; None leaves it to the system.
 
     Raises:
         ServerFailedError: It does not accept connections within `START_S`.
     """
     port = free_port()
-    bounded = ["timeout", "--kill-after=5", str(LIFETIME_S), "taskset", "--cpu-list", str(core)]
-    argv = [*bounded, sys.executable, "-m", *kind.arguments(app, port)]
+    bounded = ["timeout", "--kill-after=5", str(LIFETIME_S)]
+    pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    target = app if ":" in app else f"apps:{app}"
+    argv = [*bounded, *pinned, sys.executable, "-m", *kind.arguments(target, port)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryFile() as log:
