@@ -380,13 +380,15 @@ class WebSocketSession:
     async def _see_off(self) -> bool:
         """Read up to the client's Close frame, so that the server closes first (RFC 6455 section 7.1.1).
 
+        A client that broke the protocol is not waited for: a Close of its own would not be read either (section 7.1.7).
+
         Returns:
             Whether it came: nothing may follow it.
         """
         transport = self.transport
         decoder = self._decoder
         try:
-            while decoder is not None and not self._peer_closed and not transport.eof and not transport.closed:
+            while decoder is not None and not decoder.ended and not transport.eof and not transport.closed:
                 event = decoder.next_event()
                 if event is None:
                     data = transport.read_nowait()

@@ -121,6 +121,11 @@ class Decoder:
         """Whether a message has begun and not ended."""
         return self._message is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more events: a Close came, or what a client must not send."""
+        return self._ended
+
     def decode(self, data: bytes) -> Event | None:
         """Feed bytes and return the first event; `next_event` returns the ones after it.
 

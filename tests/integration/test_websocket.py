@@ -11,7 +11,9 @@ import pytest
 import trio
 import trio_websocket
 
-from .conftest import respond
+from pagi_trio.nurseries import service
+
+from .conftest import respond, until
 
 pytestmark = pytest.mark.trio
 
@@ -183,6 +185,25 @@ async def test_a_close_is_echoed_and_told_to_the_app_rfc6455_5_5_1(pagi_serve, r
         assert await client.read_to_end() == b""
     await ended.wait()
     assert events == [{"type": "websocket.disconnect", "code": code, "reason": reason}]
+
+
+@pytest.mark.parametrize("answer", [b"", frame(8, struct.pack("!H", 1000))], ids=["unanswered", "answered"])
+async def test_after_a_failure_the_server_ends_the_connection_first_rfc6455_7_1_7(pagi_serve, raw, monkeypatch, answer):
+    # So that it cannot be the deadline for slow clients that ends it.
+    monkeypatch.setattr(service, "LINGER_S", 3600)
+    server = await pagi_serve(echo, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await client.send(frame(3))
+        first, payload = await read_frame(client)
+        assert (first, payload[:2]) == (0x88, struct.pack("!H", 1002))
+        # Whether the client answers plays no part: nothing that it sends is looked at any more.
+        await client.send(answer)
+        assert await client.read_to_end() == b""
+        # It may still be sending what the server must not reset.
+        await client.send(frame(1, b"late"))
+        assert server.metrics.value("pagi_server_connections_by_state", state="closing") == 1
+    await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
 
 
 async def test_a_connection_that_breaks_is_a_1006_for_the_app_rfc6455_7_1_5(pagi_serve, raw):
