@@ -213,7 +213,8 @@ class HTTPExchange:
             self.transport.budget -= (used - len(payload)) >> 5
             if payload or self.body.done:
                 break
-            data = b""
+            # Not all of it may have been used, where it is very many lines.
+            data = connection.buffer
         self._body_taken += len(payload)
         limit = connection.service.config.limits.body_bytes
         if limit is not None and self._body_taken > limit:

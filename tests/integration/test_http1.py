@@ -98,6 +98,18 @@ async def test_a_chunked_body_arrives_whole_however_it_is_cut_rfc9112_7_1(pagi_s
             assert (await client.read_response())[2] == b"hello world12345"
 
 
+async def test_no_byte_is_lost_behind_very_many_trailers_rfc9112_7_1_2(pagi_serve, raw):
+    server = await pagi_serve(echo)
+    # More lines than are taken out of their framing in one go, twice.
+    trailers = b"a:\r\n" * 2500
+    async with raw(server) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n")
+        await client.send(trailers + b"\r\n" + GET)
+        for body in (b"hello", b""):
+            status, _, answer = await client.read_response()
+            assert (status, answer) == (200, body)
+
+
 async def test_a_streamed_response_is_chunked_on_1_1_and_ends_with_the_connection_on_1_0_rfc9112_6_3(pagi_serve, raw):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
