@@ -22,16 +22,6 @@ if not hasattr(os, "pidfd_open"):
     collect_ignore_glob = ["test_*.py"]
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leave out what takes a minute, unless it is asked for by its marker or its name."""
-    if "slow" in config.option.markexpr or any("::" in argument for argument in config.invocation_params.args):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
-
-
 @pytest.fixture
 def start():
     """``async with start(*arguments, workers=N) as server``: the command, with so many workers ready."""
