@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +29,10 @@ class Metrics:
     def __init__(self, meter: Meter, local: Callable[[], Iterable[object]] | None = None) -> None:
         self.meter = meter
         self.local = local
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        # Some middlewares copy the scope deeply, hypercorn's for proxies among them; the numbers stay the server's.
+        return self
 
     def value(self, name: str, **labels: str) -> float:
         """Return one series' value, up to date.
