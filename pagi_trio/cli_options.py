@@ -10,6 +10,7 @@ import click
 from pagi_trio.bind import DEFAULT_PORT, parse_bind
 from pagi_trio.config import SETTINGS
 from pagi_trio.errors import ConfigError
+from pagi_trio.trust import parse_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +145,7 @@ def _click_type(setting: Setting) -> click.Choice[str] | Kind:
 
 def _metavar(setting: Setting) -> str | None:
     """Return what the help shows for a value; None leaves it to click, which shows the type or the choices."""
-    if setting.declaration.check is parse_bind:
+    if setting.declaration.check in {parse_bind, parse_trusted}:
         return "ADDRESS"
     if setting.key in _FILES:
         return "FILE"
@@ -152,9 +153,8 @@ def _metavar(setting: Setting) -> str | None:
 
 
 def _help_text(setting: Setting) -> str:
-    if setting.default in (None, ""):
-        return setting.meaning
-    return f"{setting.meaning}  [default: {format_default(setting)}]"
+    default = format_default(setting)
+    return f"{setting.meaning}  [default: {default}]" if default else setting.meaning
 
 
 def format_default(setting: Setting) -> str:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
 from pagi_trio.bind import DEFAULT_PORT, parse_bind
-from pagi_trio.config_groups import TLS, Limits, MetricsSettings, Timeouts, WebSocketSettings, check_not_empty
+from pagi_trio.config_groups import (
+    TLS,
+    Forwarded,
+    Limits,
+    MetricsSettings,
+    Timeouts,
+    WebSocketSettings,
+    check_not_empty,
+)
 from pagi_trio.errors import ConfigError
 from pagi_trio.settings import Group, Setting, Value, flatten, refuse_unknown, setting, settings_of
 
@@ -23,6 +31,7 @@ __all__ = [
     "TLS",
     "WORKERS_MAX",
     "Config",
+    "Forwarded",
     "Limits",
     "MetricsSettings",
     "Timeouts",
@@ -111,6 +120,7 @@ class Config(Group):
         minimum=0,
     )
     tls: TLS = field(default_factory=TLS)
+    forwarded: Forwarded = field(default_factory=Forwarded)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     websocket: WebSocketSettings = field(default_factory=WebSocketSettings)
@@ -195,7 +205,7 @@ class Config(Group):
 
 
 GROUPS: Final[Mapping[str, type[Group]]] = {
-    group.table: group for group in (TLS, Timeouts, Limits, WebSocketSettings, MetricsSettings)
+    group.table: group for group in (TLS, Forwarded, Timeouts, Limits, WebSocketSettings, MetricsSettings)
 }
 
 SETTINGS: Final[Mapping[str, Setting]] = {

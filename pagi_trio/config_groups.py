@@ -11,6 +11,7 @@ from typing import ClassVar, Final, Literal
 from pagi_trio.bind import parse_bind
 from pagi_trio.errors import ConfigError
 from pagi_trio.settings import Group, setting
+from pagi_trio.trust import parse_trusted
 
 # The shortest time that is a time: zero would fail every connection or start at once.
 _SHORTEST_S: Final = 0.001
@@ -57,6 +58,27 @@ class TLS(Group):
             raise ConfigError(f"tls.{given} is set without tls.{missing}: TLS needs both")
         if self.verify_mode != "none" and self.ca_certs is None:
             raise ConfigError(f"tls.verify_mode = {self.verify_mode!r}: needs tls.ca_certs, the authorities to accept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forwarded(Group):
+    """Whose word is taken for who the client is; without `trusted` nobody's, and such headers mean nothing."""
+
+    table: ClassVar[str] = "forwarded"
+
+    trusted: tuple[str, ...] = setting(
+        (),
+        "A proxy whose headers are believed: an address, a network like 10.0.0.0/8, `unix` for whoever connects to a "
+        "unix socket, or `*` for everybody, which lets any client say who it is; may be repeated or joined by commas.",
+        "--forwarded-allow-ips",
+        check=parse_trusted,
+        separator=",",
+    )
+    headers: Literal["x-forwarded", "forwarded"] = setting(
+        "x-forwarded",
+        "What the proxies set: X-Forwarded-For and X-Forwarded-Proto, or Forwarded of RFC 7239; the other is ignored.",
+        "--forwarded-headers",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ class _Declaration:
     minimum: float | None
     maximum: float | None
     check: Callable[[str], object] | None
+    separator: str
     secret: bool
 
 
@@ -44,6 +45,7 @@ def setting(  # noqa: PLR0913  # what can be said of a setting, all but two by n
     minimum: float | None = None,
     maximum: float | None = None,
     check: Callable[[str], object] | None = None,
+    separator: str = "",
     secret: bool = False,
 ) -> T:
     """Declare a field of a group.
@@ -55,10 +57,17 @@ def setting(  # noqa: PLR0913  # what can be said of a setting, all but two by n
         minimum: The least number allowed.
         maximum: The greatest number allowed.
         check: Raises ConfigError for a text (or one text of several) that is not allowed.
+        separator: What several texts may also be joined by in one.
         secret: Whether the value is kept out of what is printed.
     """
     declaration = _Declaration(
-        meaning=meaning, flags=flags, minimum=minimum, maximum=maximum, check=check, secret=secret
+        meaning=meaning,
+        flags=flags,
+        minimum=minimum,
+        maximum=maximum,
+        check=check,
+        separator=separator,
+        secret=secret,
     )
     return field(default=default, repr=not secret, metadata={_DECLARATION: declaration})
 
@@ -71,7 +80,7 @@ class Setting:
         key: Dotted, as in TOML: ``timeouts.graceful_s``.
         kind: The Python type of the value, or of one of several values.
         optional: Whether None is allowed; it always is the default then.
-        several: Whether the value is a tuple.
+        several: Whether the value is a tuple; it may be empty where the default is.
         choices: The texts allowed, if not any.
     """
 
@@ -110,7 +119,7 @@ class Setting:
             return "one of " + ", ".join(self.choices)
         words = _KIND_NAMES[self.kind] + (f" of {self.unit}" if self.unit else "")
         if self.several:
-            words = "a list of texts, at least one"
+            words = "a list of texts, at least one" if self.default else "a list of texts"
         if self.declaration.minimum is not None:
             words += f", at least {self.declaration.minimum:g}"
         if self.declaration.maximum is not None:
@@ -133,9 +142,16 @@ class Setting:
         if not self.several:
             return self._check_one(value, name)
         values = (value,) if isinstance(value, str) else value
-        if not isinstance(values, tuple | list) or not values or not all(isinstance(one, str) for one in values):
+        if not isinstance(values, tuple | list) or not all(isinstance(one, str) for one in values):
             raise self._refusal(value, name)
-        return tuple(self._check_text(one, name) for one in values)
+        texts = tuple(self._check_text(one, name) for text in values for one in self._split(text))
+        if not texts and self.default:
+            raise self._refusal(value, name)
+        return texts
+
+    def _split(self, text: str) -> list[str]:
+        separator = self.declaration.separator
+        return [one for part in text.split(separator) if (one := part.strip(" "))] if separator else [text]
 
     def _check_one(self, value: object, name: str) -> bool | int | float | str:
         if isinstance(value, str) and self.kind is str:

@@ -52,11 +52,15 @@ class Connection(ABC):
         state: What it is busy with.
         since: When it entered the state, by the reaper's clock.
         keep_alive: Whether another request may follow.
+        peer: Whoever has connected; None for the client of a unix socket.
+        client: Where the current request came from: the peer, or whom a proxy named that is trusted.
+        scheme: The current request's, http or https.
         current: What the application is being called for.
         cancel_scope: Around the connection loop and the application of the current request, and nothing older.
     """
 
     __slots__ = (
+        "_forwarded",
         "_nursery",
         "buffer",
         "cancel_scope",
@@ -64,6 +68,7 @@ class Connection(ABC):
         "current",
         "extensions",
         "keep_alive",
+        "peer",
         "scheme",
         "server",
         "service",
@@ -76,15 +81,17 @@ class Connection(ABC):
         self,
         service: Service,
         sock: socket.socket,
-        client: Address | None,
+        peer: Address | None,
         server: Address | None,
         tls: ssl.SSLContext | None,
     ) -> None:
         self.service = service
-        self.client = client
+        self.peer = self.client = peer
         self.server = server
         self.transport = Transport(sock, service.poller) if tls is None else TLSTransport(sock, service.poller, tls)
         self.scheme = "http" if tls is None else "https"
+        forwarded = service.forwarded
+        self._forwarded = forwarded if forwarded is not None and forwarded.trust.covers_peer(peer) else None
         self.extensions = service.extensions
         self.buffer = b""
         self.state = HEAD if tls is None else TLS
@@ -93,7 +100,7 @@ class Connection(ABC):
         self.current: Exchange | None = None
 
     def __str__(self) -> str:
-        peer = f"{self.client[0]}:{self.client[1]}" if self.client is not None else "unix"
+        peer = f"{self.peer[0]}:{self.peer[1]}" if self.peer is not None else "unix"
         return f"connection from {peer}"
 
     @enable_ki_protection
@@ -139,6 +146,9 @@ class Connection(ABC):
         """Make what the scopes of HTTP and WebSocket have in common; the dicts in it are the application's own."""
         service = self.service
         line = head.line
+        if self._forwarded is not None:
+            own_scheme = "http" if type(self.transport) is Transport else "https"
+            self.client, self.scheme = self._forwarded.origin(head.headers, self.peer, own_scheme)
         return {
             "asgi": HTTP_VERSIONS,
             "http_version": line.version,

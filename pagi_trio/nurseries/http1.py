@@ -166,7 +166,7 @@ class HTTP1Connection(Connection):
         """Answer what is not HTTP, and close."""
         log.info("%s: answered %d: %s", self, error.status, error)
         if self.service.access is not None:
-            self.service.access.add(self.client, "-", error.status, 0, perf_counter())
+            self.service.access.add(self.peer, "-", error.status, 0, perf_counter())
         extra = b""
         if error.status == 426:
             extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"

@@ -10,6 +10,7 @@ import trio
 
 from pagi_trio.metrics import catalog
 from pagi_trio.wire.date import DateCache
+from pagi_trio.wire.forwarded import Forwarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class Service:
         draining: Whether the server stops, and no connection takes any further request.
         short_head_bytes: A head of at most this length keeps all limits of length.
         deadlines_s: How long a connection may stay in each state, by state.
+        forwarded: Reads what trusted proxies say of the client; None where nobody is trusted.
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
     """
@@ -93,6 +95,8 @@ class Service:
         self.emptied = trio.Event()
         self.changed = trio.Event()
         self.date = DateCache()
+        trusted = config.forwarded.trusted
+        self.forwarded = Forwarded(trusted, config.forwarded.headers) if trusted else None
         self.now = trio.current_time()
         self.poller: EpollPoller | None = None
         self.context: Context = copy_context()

@@ -120,6 +120,7 @@ def test_every_flag_sets_its_setting(capsys):
     samples = {bool: False, int: 77, float: 7.5, str: "/sample"}
     special = {
         "bind": ("unix:/sample",),
+        "forwarded.trusted": ("10.0.0.0/8, unix",),
         "metrics.bind": "127.0.0.1:77",
         "metrics.enabled": True,
     }

@@ -27,7 +27,7 @@ LAYERS = (
     {"fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd", "urlmap"},
     {"nurseries"},
     {"metrics", "wire"},
-    {"asgi", "bind", "config", "config_groups", "errors", "mount", "recruits", "settings", "version"},
+    {"asgi", "bind", "config", "config_groups", "errors", "mount", "recruits", "settings", "trust", "version"},
 )
 
 # Beside each other, and strangers.
