@@ -221,6 +221,8 @@ class Transport(Readable):
     @property
     def is_undelivered(self) -> bool:
         """Whether the peer has not acknowledged all that the kernel took, as far as the platform tells."""
+        if self.closed:
+            return False
         try:
             waiting = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
         except OSError:

@@ -284,3 +284,9 @@ async def test_the_end_of_what_the_peer_sends_is_told_to_all(pair):
             peer.shutdown(socket.SHUT_WR)
     assert len(ended) == 3
     assert transport.lost == ""
+
+
+async def test_a_closed_transport_has_nothing_to_deliver(pair):
+    transport, _ = pair
+    transport.close("write_timeout")
+    assert not transport.is_undelivered
