@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from pagi_trio.errors import AppProtocolError
+from pagi_trio.wire.misuse import MALFORMED, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,22 +101,25 @@ class _Member:
         return await trio.sleep_forever()
 
     async def _send(self, message: SendMessage) -> None:
-        match message["type"]:
-            case "lifespan.startup.complete" if not self._answered.is_set():
-                self.started = True
-                self._answered.set()
-            case "lifespan.startup.failed" if not self._answered.is_set():
-                self.refusal = message.get("message", "")
-                self._answered.set()
-                self._stopping.set()
-                self._over.set()
-            case "lifespan.shutdown.complete" if self._asked_to_stop and not self._over.is_set():
-                self._over.set()
-            case "lifespan.shutdown.failed" if self._asked_to_stop and not self._over.is_set():
-                self.failure = message.get("message", "")
-                self._over.set()
-            case unexpected:
-                raise AppProtocolError(f"{unexpected!r} is no answer to what the lifespan asked last")
+        try:
+            match message["type"]:
+                case "lifespan.startup.complete" if not self._answered.is_set():
+                    self.started = True
+                    self._answered.set()
+                case "lifespan.startup.failed" if not self._answered.is_set():
+                    self.refusal = str(message.get("message", ""))
+                    self._answered.set()
+                    self._stopping.set()
+                    self._over.set()
+                case "lifespan.shutdown.complete" if self._asked_to_stop and not self._over.is_set():
+                    self._over.set()
+                case "lifespan.shutdown.failed" if self._asked_to_stop and not self._over.is_set():
+                    self.failure = str(message.get("message", ""))
+                    self._over.set()
+                case unexpected:
+                    raise AppProtocolError(f"{unexpected!r} is no answer to what the lifespan asked last")
+        except MALFORMED as error:
+            raise explain(message, error) from None
         await trio.lowlevel.checkpoint()
 
 

@@ -19,6 +19,7 @@ from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
 from pagi_trio.wire.body import ChunkedBody, LengthBody
 from pagi_trio.wire.framing import ResponseFraming
 from pagi_trio.wire.head import CHUNKED, EXPECT_CONTINUE
+from pagi_trio.wire.misuse import MALFORMED, as_bytes, explain
 from pagi_trio.wire.response import CONTINUE, ENCODED, EVENT_STREAM, error_response
 
 if TYPE_CHECKING:
@@ -225,9 +226,7 @@ class HTTPExchange:
         """Answer a body that cannot be read, if no answer has begun; the application sees a disconnect."""
         self.connection.keep_alive = False
         if not self._has_answered:
-            date = self.connection.service.date.line()
-            self.transport.post(error_response(error.status, str(error), date))
-            self._log_access(error.status)
+            self._post_error(error.status, str(error))
         self.disconnect("body_too_large" if error.status == 413 else "protocol_error")
 
     # Sending
@@ -244,34 +243,39 @@ class HTTPExchange:
         await checkpoint_if_cancelled()
         if self.disconnected:
             raise ClientDisconnected(self.disconnected)
-        if message["type"] == "http.response.body":
-            data, body = self._frame(message)
-            transport = self.transport
-            taken = transport.write_nowait(data)
-            if taken != len(data):
-                self._enqueue(data, taken, body, more=message.get("more_body", False))
-                await transport.drain()
-            elif self.stream is not None:
-                self.stream.sent(body)
-            size = len(body)
-            self._sent += size
-            if message.get("more_body", False):
-                transport.budget -= 1 + (size >> 12)
-                if transport.budget < 0:
-                    await transport.breathe()
-            else:
-                # Without yielding, if all is written: the connection would move on for every response.
-                if not data:
+        try:
+            if message["type"] == "http.response.body":
+                data, body = self._frame(message)
+                transport = self.transport
+                taken = transport.write_nowait(data)
+                if taken != len(data):
+                    self._enqueue(data, taken, body, more=message.get("more_body", False))
                     await transport.drain()
-                self._complete()
-        elif message["type"] == "http.response.start":
-            self._start(message)
-        else:
-            raise AppProtocolError(f"an http scope has no event {message['type']!r}")
+                elif self.stream is not None:
+                    self.stream.sent(body)
+                size = len(body)
+                self._sent += size
+                if message.get("more_body", False):
+                    transport.budget -= 1 + (size >> 12)
+                    if transport.budget < 0:
+                        await transport.breathe()
+                else:
+                    # Without yielding, if all is written: the connection would move on for every response.
+                    if not data:
+                        await transport.drain()
+                    self._complete()
+            elif message["type"] == "http.response.start":
+                self._start(message)
+            else:
+                raise AppProtocolError(
+                    f"an http scope has no event {message['type']!r}, but http.response.start and http.response.body"
+                )
+        except MALFORMED as error:
+            raise explain(message, error) from None
 
     def _start(self, message: HTTPResponseStart) -> None:
         if self._response is not None:
-            raise AppProtocolError("http.response.start has been sent already")
+            raise AppProtocolError("the response has been started already, and a start comes once")
         if self.transport.lost:
             raise ClientDisconnected(self.transport.lost)
         line = self.head.line
@@ -296,8 +300,8 @@ class HTTPExchange:
         if self.complete:
             raise AppProtocolError("the response is complete, nothing can follow")
         body = message.get("body", b"")
-        if type(body) is not bytes and not isinstance(body, (bytes, bytearray, memoryview)):
-            raise AppProtocolError(f"a body must be bytes, not {type(body).__name__}")
+        if type(body) is not bytes:
+            body = as_bytes(body, "a body")
         more = message.get("more_body", False)
         if response.wrote_head:
             return response.frame(body, more=more), body
@@ -378,19 +382,34 @@ class HTTPExchange:
         if not logged and not self.transport.eof:
             self.connection.service.app_failed(self.kind, f"{self}: it returned before its response was complete")
         if not self._has_answered:
-            date = self.connection.service.date.line()
-            self.transport.post(error_response(500, "Internal Server Error", date))
-            self._log_access(500)
+            self._post_error(500, "Internal Server Error")
             await self.transport.drain()
         else:
             self._log_access()
 
+    def _post_error(self, status: int, reason: str) -> None:
+        """Answer with an error of the server's own."""
+        answer = error_response(status, reason, self.connection.service.date.line())
+        if self.head.line.method == "HEAD":
+            # The length is that of the answer to a GET, and nothing follows (RFC 9110 section 9.3.2).
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        self.transport.post(answer)
+        self._log_access(status)
+
     def leave(self) -> None:
         """Count out the event stream, if this was one, and log a response whose client left."""
+        if not self.complete and self._has_answered and not self.disconnected:
+            self._break_off()
         if self.stream is not None:
             self.stream.leave()
         if self.connection.service.access is not None and not self._logged:
             self._log_access(0 if self._response is not None else CLIENT_LEFT)
+
+    def _break_off(self) -> None:
+        """See that a client which has a part of a response does not take it for the whole."""
+        assert self._response is not None
+        if self._response.ends_by_close and not self.transport.closed:
+            self.transport.reset("server_error")
 
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""

@@ -20,6 +20,7 @@ from pagi_trio.metrics import catalog
 from pagi_trio.nurseries.call import handle_error
 from pagi_trio.nurseries.phase import Phase
 from pagi_trio.nurseries.service import log
+from pagi_trio.wire.misuse import MALFORMED, explain
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import LifespanScope, LifespanShutdown, LifespanStartup, SendMessage
@@ -194,9 +195,12 @@ class Lifespan:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         state = _State.STARTING if self._state is _State.NEW else self._state
-        answered = _ANSWERS.get((state, message["type"]))
-        if answered is None:
-            raise AppProtocolError(f"{message['type']!r} is no answer here: the lifespan is {state.name.lower()}")
+        try:
+            answered = _ANSWERS.get((state, message["type"]))
+            if answered is None:
+                raise AppProtocolError(f"{message['type']!r} is no answer here: the lifespan is {state.name.lower()}")
+        except MALFORMED as error:
+            raise explain(message, error) from None
         self._state = answered
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
             self._message = str(message.get("message", ""))

@@ -88,7 +88,10 @@ class Opening:
             body = {"type": "http.response.body", "body": message.get("body", b""), "more_body": more}
             await self._denial.send(body)
         else:
-            raise AppProtocolError(f"{message['type']!r} has no place before websocket.accept")
+            where = "before websocket.accept"
+            if self._denial is not None:
+                where = "in a denial: after its start comes only websocket.http.response.body"
+            raise AppProtocolError(f"{message['type']!r} has no place {where}")
 
     def _begin(self) -> HTTPExchange:
         if self._denial is None:

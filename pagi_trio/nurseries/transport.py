@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
+import struct
 import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -286,6 +287,17 @@ class Transport(Readable):
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
         self.lose("done")
+
+    def reset(self, reason: str) -> None:
+        """Close so that the peer sees an error, where an ordinary end would tell it that it has everything.
+
+        Between unix sockets there is no reset, and the peer sees an ordinary end.
+        """
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Before the close, which TLS would otherwise announce as the end of what is sent.
+        self.lose(reason)
+        self.close(reason)
 
     def close(self, reason: str) -> None:
         """Close the socket, wake whoever waits for it, and drop what is queued."""

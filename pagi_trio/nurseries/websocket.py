@@ -23,6 +23,7 @@ from pagi_trio.wire.frames import (
     BINARY,
     CLOSE,
     PING,
+    REASON_MAX_BYTES,
     TEXT,
     Decoder,
     Event,
@@ -30,6 +31,7 @@ from pagi_trio.wire.frames import (
     encode_close,
     is_sendable_close_code,
 )
+from pagi_trio.wire.misuse import MALFORMED, as_bytes, explain
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import (
@@ -75,6 +77,7 @@ class WebSocketSession:
         "_decoder",
         "_deflater",
         "_disconnect",
+        "_ended_by_app",
         "_inbox",
         "_inbox_bytes",
         "_opening",
@@ -113,6 +116,7 @@ class WebSocketSession:
         self._decoder: Decoder | None = None
         self._deflater: Deflater | None = None
         self._disconnect: WebSocketDisconnect | None = None
+        self._ended_by_app = False
         self._inbox: deque[WebSocketReceive] | None = None
         self._inbox_bytes = 0
         # Payload sizes of the messages that are queued in the transport, in order.
@@ -252,17 +256,29 @@ class WebSocketSession:
         Cancellation: what the kernel did not take of a message stays queued, and leaves before anything else.
         """
         await checkpoint_if_cancelled()
-        if self._disconnect is not None:
-            if message["type"] != "websocket.close":
-                raise ClientDisconnected(self._disconnect["reason"] or "client_closed")
-        elif self._opening is not None:
-            await self._answer(self._opening, message)
-        elif message["type"] == "websocket.send":
-            await self._send_message(message)
-        elif message["type"] == "websocket.close":
-            await self._send_close(message)
-        else:
-            raise AppProtocolError(f"{message['type']!r} has no place in a session that is open")
+        try:
+            if self._disconnect is not None:
+                self._check_late(message, self._disconnect)
+            elif self._opening is not None:
+                await self._answer(self._opening, message)
+            elif message["type"] == "websocket.send":
+                await self._send_message(message)
+            elif message["type"] == "websocket.close":
+                await self._send_close(message)
+            else:
+                raise AppProtocolError(
+                    f"{message['type']!r} has no place in an open session, but websocket.send and websocket.close"
+                )
+        except MALFORMED as error:
+            raise explain(message, error) from None
+
+    def _check_late(self, message: SendMessage, disconnect: WebSocketDisconnect) -> None:
+        """Say that the session is over; to close it again does nothing."""
+        if message["type"] == "websocket.close":
+            return
+        if self._ended_by_app:
+            raise AppProtocolError(f"the application has ended the session, {message['type']!r} cannot follow")
+        raise ClientDisconnected(disconnect["reason"] or "client_closed")
 
     async def _send_message(self, message: WebSocketSend) -> None:
         transport = self.transport
@@ -271,9 +287,14 @@ class WebSocketSession:
         if payload is None:
             text = message.get("text")
             if text is None:
-                raise AppProtocolError("websocket.send needs text or bytes")
+                raise AppProtocolError("websocket.send needs a 'text' or 'bytes' that is not None")
             payload = text.encode("utf-8")
             opcode = TEXT
+        else:
+            if type(payload) is not bytes:
+                payload = as_bytes(payload, "the 'bytes' of websocket.send")
+            if message.get("text") is not None:
+                raise AppProtocolError("websocket.send takes a 'text' or 'bytes', not both")
         size = len(payload)
         if self._deflater is None:
             frame = encode(opcode, payload)
@@ -305,15 +326,22 @@ class WebSocketSession:
 
     async def _send_close(self, message: WebSocketClose) -> None:
         code = message.get("code", 1000)
-        if not is_sendable_close_code(code):
-            raise AppProtocolError(f"{code!r} is not a close code that may be sent")
-        self._close(code, message.get("reason") or "", "")
+        if not isinstance(code, int) or not is_sendable_close_code(code):
+            raise AppProtocolError(
+                f"{code!r} is no close code to send: those are ints, 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            )
+        reason = message.get("reason") or ""
+        if len(reason.encode("utf-8")) > REASON_MAX_BYTES:
+            self.connection.service.warn_once(f"the reason of a close was cut to the {REASON_MAX_BYTES} bytes that fit")
+        self._ended_by_app = True
+        self._close(code, reason, "")
         await self.transport.drain()
 
     async def _answer(self, opening: Opening, message: SendMessage) -> None:
         if message["type"] != "websocket.accept":
             await opening.deny(message)
             if opening.is_denied:
+                self._ended_by_app = True
                 self._ended(ABNORMAL, "")
             return
         connection = self.connection

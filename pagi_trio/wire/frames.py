@@ -61,8 +61,8 @@ _SHORT_HEADS: Final = {
 _MEDIUM_HEAD: Final = struct.Struct("!BBH")
 _LONG_HEAD: Final = struct.Struct("!BBQ")
 
-# 125 bytes of control frame, less two of code (RFC 6455 section 5.5).
-_REASON_MAX_BYTES: Final = 123
+REASON_MAX_BYTES: Final = 123
+"""125 bytes of control frame, less two of code (RFC 6455 section 5.5)."""
 
 
 class Decoder:
@@ -402,7 +402,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
     """
     if code == NO_CLOSE_CODE:
         return _SHORT_HEADS[CLOSE][0]
-    text = reason.encode("utf-8", "replace")[:_REASON_MAX_BYTES]
+    text = reason.encode("utf-8", "replace")[:REASON_MAX_BYTES]
     whole = utf_8_decode(text, "strict", False)[1]
     return encode(CLOSE, code.to_bytes(2, "big") + text[:whole])
 

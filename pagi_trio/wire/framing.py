@@ -66,6 +66,11 @@ class ResponseFraming:
         """Whether the body goes out in chunks."""
         return self._framing == _CHUNKED
 
+    @property
+    def ends_by_close(self) -> bool:
+        """Whether only the end of the connection tells the client where the body ends."""
+        return self._framing == _UNTIL_CLOSE
+
     def head(self, size: int, *, more: bool, keep_alive: bool, date: DateCache) -> tuple[bytes, bool]:
         """Decide the framing and write the head.
 
@@ -134,7 +139,7 @@ class ResponseFraming:
             else:
                 body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
         elif framing == _EMPTY:
-            if body and self._request.method != "HEAD":
+            if body and self.status in (204, 205, 304):
                 raise AppProtocolError(f"a response with status {self.status} has no body")
             body = b""
         self.wrote_head = True

@@ -159,7 +159,7 @@ def accept_response(
     fields = ResponseFields(own)
     for name, _ in own:
         if name.lower() in _OWN_FIELDS:
-            raise AppProtocolError(f"{name!r} belongs to the handshake, an application cannot send it")
+            raise AppProtocolError(f"{name!r} belongs to the handshake and is the server's to send, leave it out")
     if not fields.flags & DATE:
         lines.append(date)
     return b"".join((*lines, *fields.lines, b"\r\n"))

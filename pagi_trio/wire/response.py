@@ -38,6 +38,7 @@ _PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unproces
 _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, _PHRASES.get(status.value, status.phrase).encode("ascii"))
     for status in HTTPStatus
+    if status >= 200
 }
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -51,11 +52,12 @@ def status_line(status: int) -> bytes:
     Raises:
         AppProtocolError: If the status is not a final one.
     """
-    line = _STATUS_LINES.get(status)
-    if line is None or status < 200:
-        if type(status) is not int or not 200 <= status <= 999:
+    # Looked up by type as well: 200.0 would be found, since it equals 200.
+    line = _STATUS_LINES.get(status) if type(status) is int else None
+    if line is None:
+        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
             raise AppProtocolError(f"the status of a response must be an int from 200 to 999, not {status!r}")
-        line = b"HTTP/1.1 %d \r\n" % status
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     return line
 
 
@@ -98,13 +100,18 @@ class ResponseFields:
 
 
 def _read_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
+    if not isinstance(field, (tuple, list)) or len(field) != 2:
+        raise AppProtocolError(f"a header must be a pair of name and value, both bytes, not {type(field).__name__}")
     name, value = field
-    if not isinstance(name, bytes) or not isinstance(value, bytes):
-        raise AppProtocolError(f"header names and values must be bytes, not {name!r}: {value!r}")
+    # The value is not shown: it may be a cookie.
+    if not isinstance(name, bytes):
+        raise AppProtocolError(f"a header name must be bytes, not {name!r}")
+    if not isinstance(value, bytes):
+        raise AppProtocolError(f"the value of the header {name!r} must be bytes, not {type(value).__name__}")
     if _NAME.fullmatch(name) is None:
         raise AppProtocolError(f"{name!r} is not a header name")
     if _VALUE.fullmatch(value) is None:
-        raise AppProtocolError(f"the value of {name!r} has control characters")
+        raise AppProtocolError(f"the value of {name!r} has control characters, such as the end of a line")
     read = _READERS.get(name.lower())
     line = b"%s: %s\r\n" % (name, value)
     meaning = 0
@@ -134,7 +141,7 @@ def _read_connection(value: bytes) -> int:
 def _read_transfer_encoding(value: bytes) -> int:
     # Framing is the server's as well.
     if value.lower() != b"chunked":
-        raise AppProtocolError(f"the only transfer coding is chunked, not {value!r}")
+        raise AppProtocolError(f"transfer-encoding is the server's to choose, leave it out: {value!r} cannot be had")
     return DROP
 
 

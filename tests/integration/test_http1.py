@@ -362,55 +362,6 @@ async def test_an_app_that_fails_in_the_middle_leaves_a_visibly_broken_response(
         assert await client.read_to_end() == b"4\r\nhalf\r\n"
 
 
-WRONG_RESPONSES = [
-    ([{"type": "http.response.body", "body": b""}], "comes after http.response.start"),
-    ([{"type": "http.response.start", "status": 200}] * 2, "sent already"),
-    ([{"type": "http.response.start", "status": 99}], "from 200 to 999"),
-    ([{"type": "http.response.start", "status": 200, "headers": [(b"a b", b"")]}], "is not a header name"),
-    ([{"type": "http.response.start", "status": 200, "headers": [(b"a", b"x\r\ny: z")]}], "control characters"),
-    ([{"type": "http.response.start", "status": 200, "headers": [("a", "b")]}], "must be bytes"),
-    (
-        [
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]},
-            {"type": "http.response.body", "body": b"four"},
-        ],
-        "1 bytes longer than its content-length",
-    ),
-    (
-        [
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]},
-            {"type": "http.response.body", "body": b"2"},
-        ],
-        "2 bytes shorter than its content-length",
-    ),
-    (
-        [{"type": "http.response.start", "status": 204}, {"type": "http.response.body", "body": b"x"}],
-        "status 204 has no body",
-    ),
-    ([{"type": "websocket.accept"}], "no event 'websocket.accept'"),
-]
-
-
-@pytest.mark.parametrize(("messages", "complaint"), WRONG_RESPONSES)
-async def test_a_wrong_response_fails_at_its_send_and_never_reaches_the_client(pagi_serve, raw, messages, complaint):
-    complaints = []
-
-    async def app(scope, receive, send):
-        try:
-            for message in messages:
-                await send(message)
-        except RuntimeError as error:
-            complaints.append(str(error))
-            raise
-
-    server = await pagi_serve(app, lifespan="off")
-    async with raw(server) as client:
-        await client.send(GET)
-        status, headers, _ = await client.read_response()
-        assert (status, headers[b"connection"]) == (500, b"close")
-    assert complaint in complaints[0]
-
-
 async def test_send_raises_oserror_once_the_client_has_left_asgi_2_4(pagi_serve, raw):
     gone = trio.Event()
 

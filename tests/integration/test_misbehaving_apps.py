@@ -306,18 +306,6 @@ async def test_an_access_log_that_cannot_be_written_costs_only_its_lines(pagi_se
 
 
 @pytest.mark.trio
-async def test_a_body_that_is_text_is_a_500(pagi_serve, raw, caplog):
-    async def app(scope, receive, send):
-        await respond(send, "text")
-
-    server = await pagi_serve(app, lifespan="off")
-    async with raw(server) as client:
-        await client.send(GET)
-        assert (await client.read_response())[0] == 500
-    assert "a body must be bytes, not str" in caplog.text
-
-
-@pytest.mark.trio
 async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, caplog):
     async def app(scope, receive, send):
         kept = None

@@ -222,7 +222,7 @@ async def test_the_app_closes_with_a_code_and_a_reason(pagi_serve, raw):
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": 3500, "reason": "enough"})
         assert await receive() == {"type": "websocket.disconnect", "code": 3500, "reason": "enough"}
-        with pytest.raises(OSError, match="enough"):
+        with pytest.raises(RuntimeError, match="the application has ended the session"):
             await send({"type": "websocket.send", "text": "late"})
 
     server = await pagi_serve(app, lifespan="off")

@@ -66,12 +66,17 @@ def test_a_name_is_a_token_rfc9110_5_1(name):
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\n", b"\r", b"\x00", b"\x0b", b"\x0c", b"\x1f", b"\x7f"])
 def test_a_value_has_no_control_characters_rfc9110_5_5(value):
-    assert complaint((b"x", value)) == "the value of b'x' has control characters"
+    assert complaint((b"x", value)) == "the value of b'x' has control characters, such as the end of a line"
 
 
-@pytest.mark.parametrize("field", [("a", b"b"), (b"a", "b"), (b"a", 5), (None, b"b"), (bytearray(b"a"), b"b")])
-def test_names_and_values_are_bytes_asgi_2_4(field):
-    assert complaint(field) == f"header names and values must be bytes, not {field[0]!r}: {field[1]!r}"
+@pytest.mark.parametrize("name", ["a", None, 5, bytearray(b"a")])
+def test_names_are_bytes_asgi_2_4(name):
+    assert complaint((name, b"b")) == f"a header name must be bytes, not {name!r}"
+
+
+@pytest.mark.parametrize("value", ["secret", None, 5, bytearray(b"secret")])
+def test_values_are_bytes_and_not_shown_where_they_are_not_asgi_2_4(value):
+    assert complaint((b"a", value)) == f"the value of the header b'a' must be bytes, not {type(value).__name__}"
 
 
 @pytest.mark.parametrize("value", [b"", b"+5", b"-1", b"0_5", b" 5", b"5 ", b"5,5", b"\xd9\xa5", b"9" * 20])
@@ -105,7 +110,10 @@ def test_an_app_may_only_ask_for_the_end_of_the_connection_rfc9112_9_6(value, fl
 
 def test_framing_is_the_servers_to_write_rfc9112_6_1():
     assert ResponseFields([(b"Transfer-Encoding", b"Chunked")]).lines == [b""]
-    assert complaint((b"transfer-encoding", b"gzip")) == "the only transfer coding is chunked, not b'gzip'"
+    assert (
+        complaint((b"transfer-encoding", b"gzip"))
+        == "transfer-encoding is the server's to choose, leave it out: b'gzip' cannot be had"
+    )
 
 
 @pytest.mark.parametrize(
