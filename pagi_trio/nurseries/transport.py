@@ -45,6 +45,10 @@ FLUSH_WRITES: Final = 16
 """Writes of one flush, so that a fast reader of a long queue does not keep the loop: 1 MiB of TLS takes about 1 ms."""
 
 
+# Of SO_LINGER: to close is to reset at once, whatever has not been delivered (socket(7)).
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
 class Transport(Readable):
     """A plain TCP or unix connection.
 
@@ -306,6 +310,10 @@ class Transport(Readable):
         self.closed = self.eof = True
         self.lose(reason)
         if self._queue is not None:
+            # By a reset: the peer shall not take what it got for the whole, and the kernel would keep megabytes for one
+            # that does not read, which cannot see the end behind them.
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._queue.clear()
         if self._poller is not None:
             self._poller.unregister(self)

@@ -122,6 +122,9 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_the_app_told(pagi_serv
         await client.send(GET)
         await until(lambda: reasons)
         assert reasons == ["write_timeout"]
+        # Behind what it has not read the client could not see an end; and the end is not that of the response.
+        with pytest.raises(trio.BrokenResourceError):
+            await client.read_to_end()
         await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
 
 
