@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +16,6 @@ from pagi_trio.errors import ClientDisconnected
 from pagi_trio.nurseries.transport import WRITE_BYTES, Transport
 
 if TYPE_CHECKING:
-    import socket
-
     from pagi_trio.nurseries.readiness import EpollPoller
 
 RECORD_BYTES: Final = 16384
@@ -67,6 +66,7 @@ class TLSTransport(Transport):
         Raises:
             ClientDisconnected: If it fails, for whatever reason.
         """
+        await self._wait_begun()
         while not self.closed:
             try:
                 self._tls.do_handshake()
@@ -87,6 +87,21 @@ class TLSTransport(Transport):
             else:
                 return
         raise ClientDisconnected(self.lost)
+
+    async def _wait_begun(self) -> None:
+        """Wait for the first byte: OpenSSL takes 40 KiB to begin a handshake, too much for one who says nothing."""
+        while not self.closed:
+            try:
+                # The method of the plain socket: that of TLS takes no flags.
+                socket.socket.recv(self._tls, 1, socket.MSG_PEEK)
+            except BlockingIOError:
+                self.ready = self.emptied
+                await self.wait_turn()
+            except OSError:
+                # The handshake will say.
+                return
+            else:
+                return
 
     @property
     def tls(self) -> ssl.SSLSocket:
