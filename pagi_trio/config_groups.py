@@ -45,7 +45,10 @@ class TLS(Group):
         check=check_not_empty,
     )
     ciphers: str | None = setting(
-        None, "OpenSSL's cipher list for TLS 1.2; unset is Python's own.", "--ciphers", check=check_not_empty
+        None,
+        "OpenSSL's cipher list for TLS 1.2; unset is ECDHE with AES-GCM or ChaCha20-Poly1305.",
+        "--ciphers",
+        check=check_not_empty,
     )
     verify_mode: Literal["none", "optional", "required"] = setting(
         "none", "Whether clients are asked for a certificate.", "--verify-mode"

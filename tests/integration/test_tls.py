@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
@@ -52,9 +53,13 @@ class Authority:
             certificate.configure_cert(context)
         return context
 
-    def certificate(self):
+    def certificate(self, **validity):
         return self._ca.issue_cert(
-            "me@example.org", common_name='Smith, "J"', organization_name="Example", organization_unit_name="Unit"
+            "me@example.org",
+            common_name='Smith, "J"',
+            organization_name="Example",
+            organization_unit_name="Unit",
+            **validity,
         )
 
 
@@ -353,6 +358,52 @@ async def test_without_a_required_certificate_nobody_is_served_rfc8446_4_4_2_4(p
                 assert await stream.receive_some(1) == b""
                 raise trio.BrokenResourceError
     await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("mode", ["required", "optional"])
+async def test_a_certificate_that_cannot_be_verified_is_worse_than_none(pagi_serve, authority, mode, version):
+    calls = []
+
+    async def app(scope, receive, send):
+        calls.append(scope["type"])
+        await respond(send)
+
+    server = await pagi_serve(app, lifespan="off", tls=authority.verifying(mode))
+    last_year = datetime.now(UTC) - timedelta(days=365)
+    next_year = datetime.now(UTC) + timedelta(days=365)
+    for certificate in (
+        trustme.CA().issue_cert("me@example.org"),
+        authority.certificate(not_before=last_year - timedelta(days=1), not_after=last_year),
+        authority.certificate(not_before=next_year, not_after=next_year + timedelta(days=1)),
+    ):
+        context = authority.client(certificate=certificate)
+        context.maximum_version = version
+        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            async with await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=context) as stream:
+                await stream.send_all(GET)
+                await stream.receive_some(1)
+    await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
+    assert calls == []
+
+
+async def test_a_certificate_that_nobody_asks_for_is_not_told(pagi_serve, tls, authority):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["extensions"]["tls"])
+        await respond(send)
+
+    server = await pagi_serve(app, lifespan="off", tls=authority.verifying("none"))
+    async with tls(server, authority.client(certificate=authority.certificate())) as client:
+        await client.send(GET)
+        await client.read_response()
+    [extension] = seen
+    assert (extension["client_cert_chain"], extension["client_cert_name"], extension["client_cert_error"]) == (
+        [],
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(

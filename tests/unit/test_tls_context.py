@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import warnings
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -42,11 +44,13 @@ def files(tmp_path, authority, monkeypatch):
     return tmp_path
 
 
-def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Do a handshake in memory; return both ends."""
+def shake_hands(
+    client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Do a handshake in memory, perhaps to go on with a session; return both ends."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        client.wrap_bio(to_client, to_server, server_hostname="localhost", session=session),
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
     open_ends = [*ends]
@@ -77,6 +81,97 @@ def test_pythons_own_options_are_kept_and_tls_1_2_is_the_floor(files):
     assert context.options & ssl.OP_NO_COMPRESSION
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_NONE
+
+
+def of_any_age(authority: trustme.CA) -> ssl.SSLContext:
+    """Return a client that speaks whatever OpenSSL still can."""
+    client = trusting(authority)
+    client.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        # What is tested is what is deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = ssl.TLSVersion.TLSv1
+    client.options &= ~(ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1)
+    return client
+
+
+def lax(certfile: str, keyfile: str) -> ssl.SSLContext:
+    """Return a server that does what ours must not, so that it is seen that the client can."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certfile, keyfile)
+    server.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.minimum_version = ssl.TLSVersion.TLSv1
+    return server
+
+
+@pytest.mark.parametrize(
+    ("version", "served"), [("TLSv1", False), ("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)]
+)
+def test_versions_before_1_2_are_refused_rfc8996(files, authority, version, served):
+    client = of_any_age(authority)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = client.maximum_version = ssl.TLSVersion[version]
+    assert shake_hands(client, lax("cert.pem", "key.pem"))[0].version() == version.replace("_", ".")
+    ours = create_ssl_context(TLS(certfile="cert.pem", keyfile="key.pem"))
+    if served:
+        assert shake_hands(client, ours)[0].version() == version.replace("_", ".")
+    else:
+        with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+            shake_hands(client, ours)
+
+
+@pytest.mark.parametrize("kind", ["ECDSA", "RSA"])
+def test_the_suites_of_1_2_are_ecdhe_with_aead_and_no_others_rfc9325_4_2(files, authority, kind):
+    issued = authority.issue_cert("localhost", key_type=trustme.KeyType[kind])
+    issued.cert_chain_pems[0].write_to_path("kind.pem")
+    issued.private_key_pem.write_to_path("kind-key.pem")
+    ours = create_ssl_context(TLS(certfile="kind.pem", keyfile="kind-key.pem"))
+    theirs = lax("kind.pem", "kind-key.pem")
+    client = of_any_age(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    served, possible = set(), set()
+    for suite in {one["name"] for one in client.get_ciphers()}:
+        if suite.startswith("TLS_"):
+            continue
+        client.set_ciphers(f"{suite}:@SECLEVEL=0")
+        for server, found in ((ours, served), (theirs, possible)):
+            with suppress(ssl.SSLError):
+                found.add(shake_hands(client, server)[0].cipher()[0])
+    aead = ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    assert served == {f"ECDHE-{kind}-{name}" for name in aead}
+    assert possible > served | {f"ECDHE-{kind}-AES128-SHA", f"ECDHE-{kind}-AES256-SHA384"}
+    if kind == "RSA":
+        assert possible > {"AES128-SHA", "AES256-GCM-SHA384"}, "without an exchange of keys"
+
+
+def test_the_server_chooses_among_what_the_client_offers(files, authority):
+    client = trusting(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384")
+    ours, _ = shake_hands(client, create_ssl_context(TLS(certfile="cert.pem", keyfile="key.pem")))
+    assert ours.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    assert ours.compression() is None
+
+
+def test_short_keys_are_refused(files):
+    assert create_ssl_context(TLS(certfile="cert.pem", keyfile="key.pem")).security_level >= 2
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_comes_back_with_its_ticket_rfc5077_rfc8446_2_2(files, authority, version):
+    server = create_ssl_context(TLS(certfile="cert.pem", keyfile="key.pem"))
+    client = trusting(authority)
+    client.maximum_version = version
+    ours, theirs = shake_hands(client, server)
+    theirs.write(b"x")
+    # In 1.3 the ticket comes along with what is read first.
+    assert ours.read(1) == b"x"
+    assert ours.session.has_ticket
+    again, _ = shake_hands(client, server, ours.session)
+    assert again.session_reused
 
 
 @pytest.mark.parametrize(
