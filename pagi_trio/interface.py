@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import trio
 
-from pagi_trio.errors import ClientDisconnected
+from pagi_trio.errors import AppLoadError, ClientDisconnected
+from pagi_trio.foreign_loop import find_asyncio_framework
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,13 @@ def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"]) -> App:
     Args:
         app: As the user gave it.
         interface: What it speaks; ``auto`` looks at how it is called.
+
+    Raises:
+        AppLoadError: If it is of a framework that cannot run here, whatever its code.
     """
+    obstacle = find_asyncio_framework(app)
+    if obstacle is not None:
+        raise AppLoadError(obstacle)
     if interface == "asgi" or (interface == "auto" and not looks_like_wsgi(app)):
         return app
     return WSGIAdapter(cast("WSGIApp", app))

@@ -111,6 +111,7 @@ async def serve(
 
     Raises:
         ConfigError: If a setting is wrong or an address cannot be listened on; nothing has been started.
+        AppLoadError: If the application is of a framework that needs asyncio; nothing has been started.
         LifespanFailedError: If the application refuses to start.
         KeyboardInterrupt: If Ctrl-C landed in the application and this is not Trio's main task; after a graceful
             stop. In the main task Ctrl-C stops gracefully and is then done with.

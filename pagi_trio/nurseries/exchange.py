@@ -287,7 +287,7 @@ class HTTPExchange:
     def _become_stream(self, *, encoded: bool) -> None:
         connection = self.connection
         if encoded:
-            connection.service.warn_once("an event stream with a Content-Encoding: its events are not counted")
+            connection.service.say_once("an event stream with a Content-Encoding: its events are not counted")
         self.stream = EventStream(connection.service, encoded=encoded)
         self.stream.__enter__()
         connection.enter(SSE)

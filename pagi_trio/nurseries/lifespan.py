@@ -8,6 +8,7 @@ Source: the ASGI lifespan message format 2.0.
 
 from __future__ import annotations
 
+import logging
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from trio.lowlevel import enable_ki_protection
 
 from pagi_trio.asgi import LIFESPAN_VERSIONS
 from pagi_trio.errors import AppProtocolError, LifespanFailedError
+from pagi_trio.foreign_loop import ADVICE, needs_asyncio, speaks_of_asyncio
 from pagi_trio.metrics import catalog
 from pagi_trio.nurseries.call import handle_error
 from pagi_trio.nurseries.phase import Phase
@@ -155,7 +157,7 @@ class Lifespan:
         """Take an application's exception as what it means at this moment."""
         if self._state in (_State.NEW, _State.STARTING):
             self._message = f"{type(error).__name__}: {error}"
-            if self._mode == "on" or _is_interrupt(error):
+            if self._mode == "on" or _is_interrupt(error) or needs_asyncio(error):
                 handle_error(self._service, "lifespan", "its lifespan", error)
             else:
                 log.info("the application has no lifespan, and is served without (%s)", self._message.rstrip(": "))
@@ -204,6 +206,8 @@ class Lifespan:
         self._state = answered
         if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
             self._message = str(message.get("message", ""))
+            if speaks_of_asyncio(self._message):
+                self._service.say_once(ADVICE, logging.ERROR)
         self._answered.set()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from pagi_trio.foreign_loop import ADVICE, needs_asyncio
 from pagi_trio.metrics import catalog
 from pagi_trio.wire.date import DateCache
 from pagi_trio.wire.forwarded import Forwarded
@@ -103,7 +104,7 @@ class Service:
         self.keep_alive = config.timeouts.keep_alive_s > 0
         self.draining = False
         self.short_head_bytes = min(config.limits.request_line_bytes, config.limits.head_bytes)
-        self._warned: set[str] = set()
+        self._said: set[str] = set()
         timeouts = config.timeouts
         forever = float("inf")
         self.deadlines_s = [forever] * len(STATES)
@@ -122,12 +123,14 @@ class Service:
         """
         self.meter.add(_APP_ERRORS[kind])
         log.error("application failed in %s", what, exc_info=error)
+        if error is not None and needs_asyncio(error):
+            self.say_once(ADVICE, logging.ERROR)
 
-    def warn_once(self, what: str) -> None:
-        """Log a warning the first time it is given."""
-        if what not in self._warned:
-            self._warned.add(what)
-            log.warning("%s", what)
+    def say_once(self, what: str, level: int = logging.WARNING) -> None:
+        """Log something the first time it is given."""
+        if what not in self._said:
+            self._said.add(what)
+            log.log(level, "%s", what)
 
     def sample_states(self) -> None:
         """Write how many connections are in each state; called before each fold."""

@@ -332,7 +332,7 @@ class WebSocketSession:
             )
         reason = message.get("reason") or ""
         if len(reason.encode("utf-8")) > REASON_MAX_BYTES:
-            self.connection.service.warn_once(f"the reason of a close was cut to the {REASON_MAX_BYTES} bytes that fit")
+            self.connection.service.say_once(f"the reason of a close was cut to the {REASON_MAX_BYTES} bytes that fit")
         self._ended_by_app = True
         self._close(code, reason, "")
         await self.transport.drain()

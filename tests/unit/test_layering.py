@@ -27,7 +27,10 @@ LAYERS = (
     {"fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd", "urlmap"},
     {"nurseries"},
     {"metrics", "wire"},
-    {"asgi", "bind", "config", "config_groups", "errors", "mount", "recruits", "settings", "trust", "version"},
+    {
+        *("asgi", "bind", "config", "config_groups", "errors", "foreign_loop", "mount", "recruits", "settings"),
+        *("trust", "version"),
+    },
 )
 
 # Beside each other, and strangers.
