@@ -97,13 +97,28 @@ class Timeouts(Group):
         minimum=0,
     )
     head_s: float = setting(
-        10.0, "A request's line and headers must arrive within this.", "--head-timeout", minimum=_SHORTEST_S
+        10.0,
+        "A request's line and headers must arrive within this, however they trickle in; later gets 408.",
+        "--head-timeout",
+        minimum=_SHORTEST_S,
+    )
+    body_grace_s: float = setting(
+        5.0,
+        "How long a request body may be slower than limits.body_bytes_per_s, to begin with; slower ones get 408.",
+        "--body-grace",
+        minimum=_SHORTEST_S,
     )
     tls_handshake_s: float = setting(
         10.0, "A TLS handshake must be done within this.", "--tls-handshake-timeout", minimum=_SHORTEST_S
     )
     write_stall_s: float = setting(
         60.0, "A client that takes no byte for this long is cut off.", "--write-timeout", minimum=_SHORTEST_S
+    )
+    sse_write_stall_s: float = setting(
+        30.0,
+        "A client that takes no byte of an event stream for this long is cut off; a browser connects again.",
+        "--sse-write-timeout",
+        minimum=_SHORTEST_S,
     )
     graceful_s: float = setting(
         20.0, "What is in flight has this long to finish at shutdown.", "--graceful-timeout", minimum=0
@@ -146,6 +161,9 @@ class Limits(Group):
         "--limit-head",
         minimum=64,
     )
+    header_bytes: int = setting(
+        16384, "The longest single header; a longer one gets 431.", "--limit-header", minimum=256
+    )
     headers: int = setting(128, "The most headers of a request; more get 431.", "--limit-headers", minimum=1)
     body_bytes: int | None = setting(
         None,
@@ -153,9 +171,24 @@ class Limits(Group):
         "--limit-body",
         minimum=0,
     )
+    body_bytes_per_s: int = setting(
+        240,
+        "A request body that an application waits for must bring this much a second; 0 is any speed.",
+        "--limit-body-rate",
+        minimum=0,
+    )
+    chunk_extension_bytes: int = setting(
+        16384,
+        "How much longer than its data a chunked body's extensions may be; longer ones get 400.",
+        "--limit-chunk-extensions",
+        minimum=0,
+    )
+    trailer_bytes: int = setting(
+        8192, "The longest trailers of a chunked body; longer ones get 431.", "--limit-trailers", minimum=0
+    )
     connections: int | None = setting(
         None,
-        "The most connections at a time; unset is 64 fewer than the process may open files.",
+        "The most connections of a process at a time; others get 503. Unset is 64 fewer than it may open files.",
         "--limit-connections",
         minimum=1,
     )
@@ -172,6 +205,30 @@ class WebSocketSettings(Group):
         "The longest message; a longer one is answered with close code 1009.",
         "--websocket-max-message-size",
         minimum=1,
+    )
+    inflate_ratio: int = setting(
+        100,
+        "How many times larger than what was sent a message may become by inflating, beyond 1 MiB; else 1009.",
+        "--websocket-max-inflate-ratio",
+        minimum=1,
+    )
+    fragments: int = setting(
+        65536,
+        "The most fragments of a message; more are answered with close code 1009.",
+        "--websocket-max-fragments",
+        minimum=1,
+    )
+    pings_outstanding: int = setting(
+        100,
+        "The most pings of a client that does not read the pongs; more are answered with close code 1008.",
+        "--websocket-max-pings",
+        minimum=1,
+    )
+    idle_s: float = setting(
+        0.0,
+        "A WebSocket without a message in either direction is closed after this, pings or not; 0 is never.",
+        "--websocket-idle-timeout",
+        minimum=0,
     )
     ping_interval_s: float = setting(
         20.0, "A ping is sent this often; 0 sends none.", "--websocket-ping-interval", minimum=0

@@ -23,7 +23,8 @@ _DECLARATION: Final = "pagi_trio.setting"
 # No size or time is greater; what a float or a clock cannot hold would fail later, and elsewhere.
 _GREATEST: Final = 2**62
 
-_UNITS: Final = {"_s": "seconds", "_bytes": "bytes"}
+# The first that fits counts.
+_UNITS: Final = {"_bytes_per_s": "bytes per second", "_s": "seconds", "_bytes": "bytes"}
 _KIND_NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -109,7 +110,7 @@ class Setting:
 
     @property
     def unit(self) -> str | None:
-        """``seconds`` or ``bytes``, from the end of the name."""
+        """``seconds``, ``bytes`` or ``bytes per second``, from the end of the name."""
         return next((unit for suffix, unit in _UNITS.items() if self.name.endswith(suffix)), None)
 
     @property

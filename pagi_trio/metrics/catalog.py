@@ -70,6 +70,19 @@ INFO: Final = Metric(
     aggregation="parent",
 )
 
+CLOSE_REASONS: Final = (
+    *("done", "client_closed", "client_timeout", "idle_timeout", "keepalive_timeout", "write_timeout", "write_error"),
+    *("read_error", "protocol_error", "server_shutdown", "server_error", "body_too_large", "queue_overflow"),
+)
+"""Why a connection ended: the disconnect reasons that applications are told, and ``done``."""
+
+CLOSE_CODES: Final = (
+    *("1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013", "1014"),
+    *("3xxx", "4xxx", "other"),
+)
+
+CLOSE_SIDES: Final = ("client", "server", "none")
+
 CATALOG: Final[tuple[Metric, ...]] = (
     INFO,
     Metric(
@@ -94,6 +107,38 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "gauge",
         "Open connections by what they are busy with; the sum over state is pagi_server_connections_active.",
         labels=(("state", ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")),),
+    ),
+    Metric(
+        "pagi_server_connections_limit",
+        "gauge",
+        "The most connections that may be open at a time, in all processes together.",
+    ),
+    Metric(
+        "pagi_server_connections_rejected_total",
+        "counter",
+        "Connections turned away before a request of theirs was read: beyond the limit, which no other metric counts, "
+        "because the server stops, or since their TLS handshake failed.",
+        labels=(("reason", ("limit", "shutdown", "handshake")),),
+    ),
+    Metric(
+        "pagi_server_connections_closed_total",
+        "counter",
+        "Connections that ended, by why; done is after a whole response or a WebSocket's closing handshake. "
+        "With the open ones, these are all that were accepted.",
+        labels=(("reason", CLOSE_REASONS),),
+    ),
+    Metric(
+        "pagi_server_accept_errors_total",
+        "counter",
+        "Times that accepting a connection failed: no file descriptors left in the process or on the machine, "
+        "the connection gone already, or another error.",
+        labels=(("kind", ("emfile", "enfile", "econnaborted", "other")),),
+    ),
+    Metric(
+        "pagi_server_tls_handshakes_total",
+        "counter",
+        "TLS handshakes that ended, by how; those that only a stop of the server ended count as failed.",
+        labels=(("outcome", ("ok", "failed", "timeout")),),
     ),
     Metric(
         "pagi_server_workers_active",
@@ -182,6 +227,20 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "pagi_websocket_connections_active",
         "gauge",
         "WebSocket connections that are open now.",
+    ),
+    Metric(
+        "pagi_websocket_handshakes_total",
+        "counter",
+        "Requests for a WebSocket, by what became of them: accepted, refused by another response, invalid, "
+        "or abandoned by the client before it had an answer.",
+        labels=(("outcome", ("accepted", "refused", "invalid", "abandoned")),),
+    ),
+    Metric(
+        "pagi_websocket_closes_total",
+        "counter",
+        "WebSocket connections that ended, by close code and by whose Close frame came first; "
+        "1006 and none is without one. With the open ones, these are all that were accepted.",
+        labels=(("code", CLOSE_CODES), ("side", CLOSE_SIDES)),
     ),
     Metric(
         "pagi_websocket_messages_received_total",
@@ -280,6 +339,11 @@ def index(name: str, **labels: str) -> int:
         return _INDEX[name, frozenset(labels.items())]
     except KeyError:
         raise KeyError(_misfit(name, labels)) from None
+
+
+def by_label(name: str) -> dict[str, int]:
+    """Return the places of all series of a metric with one label, by that label's value."""
+    return {series.labels[0][1]: series.index for series in SERIES if series.metric.name == name}
 
 
 def is_by_slot(name: str) -> bool:

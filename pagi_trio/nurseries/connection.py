@@ -11,8 +11,9 @@ from trio.lowlevel import enable_ki_protection
 from pagi_trio.asgi import HTTP_VERSIONS
 from pagi_trio.errors import ClientDisconnected
 from pagi_trio.metrics import catalog
+from pagi_trio.nurseries.closes import CONNECTION_CLOSED
 from pagi_trio.nurseries.scope import ActiveScope
-from pagi_trio.nurseries.service import CLOSING, HEAD, IDLE, TLS, log
+from pagi_trio.nurseries.service import CLOSING, HEAD, IDLE, SSE, TLS, log
 from pagi_trio.nurseries.tls_extension import describe_tls
 from pagi_trio.nurseries.tls_transport import TLSTransport
 from pagi_trio.nurseries.transport import Transport
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _TOTAL: Final = catalog.index("pagi_server_connections_total")
 _ACTIVE: Final = catalog.index("pagi_server_connections_active")
+
+_REJECTED: Final = catalog.by_label("pagi_server_connections_rejected_total")
+_HANDSHAKES: Final = catalog.by_label("pagi_server_tls_handshakes_total")
 
 _TIMEOUTS: Final = {
     TLS: "client_timeout",
@@ -55,6 +59,7 @@ class Connection(ABC):
         peer: Whoever has connected; None for the client of a unix socket.
         client: Where the current request came from: the peer, or whom a proxy named that is trusted.
         scheme: The current request's, http or https.
+        reason: What it ends by, as a token of the disconnect reasons, unless the transport is lost before.
         current: What the application is being called for.
         cancel_scope: Around the connection loop and the application of the current request, and nothing older.
     """
@@ -69,6 +74,7 @@ class Connection(ABC):
         "extensions",
         "keep_alive",
         "peer",
+        "reason",
         "scheme",
         "server",
         "service",
@@ -97,6 +103,7 @@ class Connection(ABC):
         self.state = HEAD if tls is None else TLS
         self.since = service.now
         self.keep_alive = True
+        self.reason = "done"
         self.current: Exchange | None = None
 
     def __str__(self) -> str:
@@ -137,6 +144,7 @@ class Connection(ABC):
         """Close, and leave the others' company."""
         self.transport.close("server_shutdown")
         if self in self.service.connections:
+            self.service.meter.add(CONNECTION_CLOSED[self.transport.lost])
             self.service.connections.discard(self)
             self.service.admitted -= 1
             if not self.service.admitted:
@@ -192,11 +200,16 @@ class Connection(ABC):
             moved = await self._speak(previous)
         except ClientDisconnected:
             pass
+        except trio.Cancelled:
+            if self.reason == "done":
+                self.reason = "server_shutdown"
+            raise
         except Exception:  # noqa: BLE001 - an error of our own ends one connection, not the server
+            self.reason = "server_error"
             log.exception("internal error in %s", self)
         finally:
             if not moved:
-                self.transport.close("done")
+                self.transport.close(self.reason)
 
     @abstractmethod
     async def _speak(self, previous: Exchange | None) -> bool:
@@ -213,9 +226,22 @@ class Connection(ABC):
         """
 
     async def _handshake(self) -> None:
-        assert isinstance(self.transport, TLSTransport)
-        await self.transport.handshake()
-        self.extensions = {**self.service.extensions, "tls": describe_tls(self.transport.tls, self.service.certificate)}
+        transport = self.transport
+        assert isinstance(transport, TLSTransport)
+        outcome = "failed"
+        try:
+            await transport.handshake()
+            outcome = "ok"
+        except ClientDisconnected:
+            if transport.lost == "client_timeout":
+                outcome = "timeout"
+            log.info("%s: the TLS handshake failed: %s", self, transport.failure or transport.lost)
+            raise
+        finally:
+            self.service.meter.add(_HANDSHAKES[outcome])
+            if outcome != "ok":
+                self.service.meter.add(_REJECTED["handshake"])
+        self.extensions = {**self.service.extensions, "tls": describe_tls(transport.tls, self.service.certificate)}
         self.enter(HEAD)
 
     # Called by the reaper and by whoever stops the server
@@ -225,16 +251,22 @@ class Connection(ABC):
         transport = self.transport
         if not transport.is_drained and not transport.lost:
             transport.flush_for_nobody()
-            if now - transport.stalled_since > self.service.config.timeouts.write_stall_s:
+            timeouts = self.service.config.timeouts
+            longest_s = timeouts.sse_write_stall_s if self.state == SSE else timeouts.write_stall_s
+            if now - transport.stalled_since > longest_s:
                 self.abort("write_timeout")
                 return
             if self.state == CLOSING:
                 # The deadline is for what comes after the last byte.
                 self.since = now
         if now - self.since > self.service.deadlines_s[self.state]:
-            self.abort(_TIMEOUTS[self.state])
+            self._expire()
         elif self.current is not None:
             self.current.tick(now)
+
+    def _expire(self) -> None:
+        """Deal with a state that has lasted too long."""
+        self.abort(_TIMEOUTS[self.state])
 
     def abort(self, reason: str) -> None:
         """Close at once; whoever sends gets an error, whoever receives the disconnect."""
@@ -251,6 +283,8 @@ class Connection(ABC):
                 self.buffer = data
                 self.transport.wake_readers()
             else:
+                if self.state != IDLE:
+                    self.service.meter.add(_REJECTED["shutdown"])
                 self.abort("server_shutdown")
 
     def move(self, exchange: Exchange) -> None:

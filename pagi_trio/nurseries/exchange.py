@@ -16,9 +16,9 @@ from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.nurseries.service import SSE
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
-from pagi_trio.wire.body import ChunkedBody, LengthBody
+from pagi_trio.nurseries.upload import Upload
 from pagi_trio.wire.framing import ResponseFraming
-from pagi_trio.wire.head import CHUNKED, EXPECT_CONTINUE
+from pagi_trio.wire.head import CHUNKED
 from pagi_trio.wire.misuse import MALFORMED, as_bytes, explain
 from pagi_trio.wire.response import CONTINUE, ENCODED, EVENT_STREAM, error_response
 
@@ -37,13 +37,16 @@ DISCARD_READS: Final = 16
 """How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
 
 
+REFUSALS: Final = {408: "client_timeout", 413: "body_too_large"}
+"""What a connection ends by when a request is answered with this status; all others are a ``protocol_error``."""
+
+
 class HTTPExchange:
     """One request and its response.
 
     Attributes:
         head: The request's head.
-        body: Takes the request's body out of its framing; None without one.
-        expects_continue: Whether the client waits for a 100 before it sends the body.
+        body: The request's body; None without one.
         complete: Whether the last byte of the response has been written.
         suspended: Whether the application's coroutine waits for something.
         moved: Whether the connection loop has left the application behind.
@@ -51,7 +54,6 @@ class HTTPExchange:
     """
 
     __slots__ = (
-        "_body_taken",
         "_logged",
         "_request_done",
         "_response",
@@ -61,7 +63,6 @@ class HTTPExchange:
         "complete",
         "connection",
         "disconnected",
-        "expects_continue",
         "head",
         "moved",
         "stream",
@@ -78,23 +79,13 @@ class HTTPExchange:
         self.moved = False
         self.disconnected = ""
         self.stream: EventStream | None = None
-        self.expects_continue = False
-        self.body: LengthBody | ChunkedBody | None = None
-        self._body_taken = 0
+        # Not by has_body, which would be a call for each request.
+        self.body = Upload(connection, head) if head.content_length or head.flags & CHUNKED else None
         self._logged = False
         self._request_done = False
         self._response: ResponseFraming | None = None
         self._sent = 0
         self._started = perf_counter() if connection.service.access is not None else 0.0
-        if head.content_length or head.flags & CHUNKED:
-            self._expect_body(head)
-
-    def _expect_body(self, head: Head) -> None:
-        limit = self.connection.service.config.limits.body_bytes
-        if limit is not None and head.content_length > limit:
-            raise RequestError(413, f"the body is longer than {limit} bytes")
-        self.body = ChunkedBody() if head.flags & CHUNKED else LengthBody(head.content_length)
-        self.expects_continue = head.flags & EXPECT_CONTINUE != 0 and head.line.version == "1.1"
 
     @property
     def kind(self) -> str:
@@ -138,8 +129,8 @@ class HTTPExchange:
             message = self._next_message()
             if message is not None:
                 return message
-            if self.expects_continue and not self._has_answered:
-                self.expects_continue = False
+            if self.body is not None and self.body.expects_continue and not self._has_answered:
+                self.body.expects_continue = False
                 transport.post(CONTINUE)
             if self._request_done and len(self.connection.buffer) >= READ_AHEAD_BYTES:
                 await transport.wait_woken()
@@ -156,7 +147,7 @@ class HTTPExchange:
             self._request_done = True
             return {"type": "http.request", "body": b"", "more_body": False}
         try:
-            data = self.take_body()
+            data = self.body.take()
         except RequestError as error:
             self._refuse(error)
             return self._disconnect_event()
@@ -180,8 +171,10 @@ class HTTPExchange:
         without reading any of it; the connection is then of no further use.
         """
         connection = self.connection
+        if self.body is not None and self.body.taken and not self._request_done:
+            return
         for _ in range(DISCARD_READS):
-            if len(connection.buffer) < READ_AHEAD_BYTES or (self._body_taken and not self._request_done):
+            if len(connection.buffer) < READ_AHEAD_BYTES:
                 return
             connection.keep_alive = False
             connection.buffer = b""
@@ -193,41 +186,12 @@ class HTTPExchange:
             return {"type": "http.disconnect"}
         return {"type": "http.disconnect", "reason": self.disconnected or self.transport.lost or "client_closed"}
 
-    def take_body(self) -> bytes | None:
-        """Return more of the body, None when there is nothing yet; may return no bytes at its end.
-
-        Raises:
-            RequestError: If its framing is broken or it is longer than allowed.
-        """
-        assert self.body is not None
-        connection = self.connection
-        data: bytes | None = connection.buffer
-        while True:
-            if not data:
-                data = self.transport.read_nowait() if self.transport.ready else None
-                if not data:
-                    return None
-            self.expects_continue = False
-            payload, used = self.body.feed(data)
-            connection.buffer = data[used:]
-            # Framing costs time, and is worth none: a body of tiny chunks must not keep the loop.
-            self.transport.budget -= (used - len(payload)) >> 5
-            if payload or self.body.done:
-                break
-            # Not all of it may have been used, where it is very many lines.
-            data = connection.buffer
-        self._body_taken += len(payload)
-        limit = connection.service.config.limits.body_bytes
-        if limit is not None and self._body_taken > limit:
-            raise RequestError(413, f"the body is longer than {limit} bytes")
-        return payload
-
     def _refuse(self, error: RequestError) -> None:
         """Answer a body that cannot be read, if no answer has begun; the application sees a disconnect."""
         self.connection.keep_alive = False
         if not self._has_answered:
             self._post_error(error.status, str(error))
-        self.disconnect("body_too_large" if error.status == 413 else "protocol_error")
+        self.disconnect(REFUSALS.get(error.status, "protocol_error"))
 
     # Sending
 
@@ -241,8 +205,8 @@ class HTTPExchange:
         Cancellation: what the kernel did not take of a body stays queued.
         """
         await checkpoint_if_cancelled()
-        if self.disconnected:
-            raise ClientDisconnected(self.disconnected)
+        if self.disconnected or self.complete or self.transport.lost:
+            await self._refuse_event()
         try:
             if message["type"] == "http.response.body":
                 data, body = self._frame(message)
@@ -273,11 +237,16 @@ class HTTPExchange:
         except MALFORMED as error:
             raise explain(message, error) from None
 
+    async def _refuse_event(self) -> None:
+        """Say why nothing can be sent any more; an application that tries for ever must not keep others waiting."""
+        await self.transport.breathe()
+        if self.complete:
+            raise AppProtocolError("the response is complete, nothing can follow")
+        raise ClientDisconnected(self.disconnected or self.transport.lost)
+
     def _start(self, message: HTTPResponseStart) -> None:
         if self._response is not None:
             raise AppProtocolError("the response has been started already, and a start comes once")
-        if self.transport.lost:
-            raise ClientDisconnected(self.transport.lost)
         line = self.head.line
         response = self._response = ResponseFraming(line, message["status"], message.get("headers", ()))
         flags = response.fields.flags
@@ -297,8 +266,6 @@ class HTTPExchange:
         response = self._response
         if response is None:
             raise AppProtocolError("http.response.body comes after http.response.start")
-        if self.complete:
-            raise AppProtocolError("the response is complete, nothing can follow")
         body = message.get("body", b"")
         if type(body) is not bytes:
             body = as_bytes(body, "a body")
@@ -309,7 +276,7 @@ class HTTPExchange:
         head, connection.keep_alive = response.head(
             len(body),
             more=more,
-            keep_alive=connection.keep_alive and not self.expects_continue,
+            keep_alive=connection.keep_alive and (self.body is None or not self.body.expects_continue),
             date=connection.service.date,
         )
         part = response.frame(body, more=more)
@@ -379,6 +346,7 @@ class HTTPExchange:
         self.connection.keep_alive = False
         if self.disconnected or self.transport.lost:
             return
+        self.connection.reason = "client_closed" if self.transport.eof else "server_error"
         if not logged and not self.transport.eof:
             self.connection.service.app_failed(self.kind, f"{self}: it returned before its response was complete")
         if not self._has_answered:
@@ -414,7 +382,7 @@ class HTTPExchange:
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""
         if not self.disconnected and not self.complete:
-            self.disconnected = reason
+            self.disconnected = self.connection.reason = reason
             if self.stream is not None:
                 self.stream.disconnected_at = self.connection.service.now
             self.transport.wake_readers()
@@ -424,6 +392,13 @@ class HTTPExchange:
         stream = self.stream
         if self.complete:
             return
+        if self.body is not None and not self._request_done:
+            try:
+                # Whoever waits for the socket now waits for the body.
+                self.body.tick(now, awaited=self.transport.task is not None)
+            except RequestError as error:
+                self._refuse(error)
+                return
         if stream is None:
             if self.transport.hangup:
                 # Behind a full buffer nobody reads the end, and nobody else would wake who waits for it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pagi_trio.errors import RequestError
 from pagi_trio.nurseries.call import call
 from pagi_trio.nurseries.connection import Connection
-from pagi_trio.nurseries.exchange import HTTPExchange
+from pagi_trio.nurseries.exchange import REFUSALS, HTTPExchange
 from pagi_trio.nurseries.service import APP, CLOSING, HEAD, IDLE, log
 from pagi_trio.nurseries.websocket import WebSocketSession
 from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, parse_head
@@ -28,13 +28,14 @@ new connection costs less."""
 class HTTP1Connection(Connection):
     """A connection that speaks HTTP/1.1 and 1.0, and WebSocket once it is upgraded."""
 
-    __slots__ = ("_scanned",)
+    __slots__ = ("_is_late", "_scanned")
 
     async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901, PLR0912 - split, each request or idle session pays a coroutine
         service = self.service
         transport = self.transport
         # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
         self._scanned = 0
+        self._is_late = False
         try:
             if previous is not None:
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"
@@ -47,6 +48,8 @@ class HTTP1Connection(Connection):
                 head = self._take_head()
                 while head is None:
                     if transport.eof or transport.closed:
+                        if self.state == HEAD:
+                            self.reason = "client_closed"
                         return False
                     await transport.wait_turn()
                     head = self._take_head()
@@ -108,13 +111,14 @@ class HTTP1Connection(Connection):
 
     async def _skip_body(self, exchange: HTTPExchange) -> bool:
         """Read and drop what the application left of a body, if that is little and certain to come."""
-        if not self.keep_alive or exchange.expects_continue:
+        body = exchange.body
+        if body is None or not self.keep_alive or body.expects_continue:
             return False
         self.enter(HEAD)
         left = DRAIN_BYTES
-        while exchange.body is not None and not exchange.body.done:
+        while not body.done:
             try:
-                data = exchange.take_body()
+                data = body.take()
             except RequestError:
                 # The response is out: a second one would be taken for the next request's.
                 return False
@@ -140,6 +144,8 @@ class HTTP1Connection(Connection):
             transport = self.transport
             data = transport.read_nowait() if transport.ready else None
             if not data:
+                if self._is_late:
+                    raise RequestError(408, f"the headers took longer than {self.service.deadlines_s[HEAD]:g} s")
                 return None
             buffer = buffer + data if buffer else data
         if buffer.startswith(b"\r\n"):
@@ -148,9 +154,9 @@ class HTTP1Connection(Connection):
             self._scanned = scanned = 0
             if not buffer:
                 return None
+        limits = self.service.config.limits
         end = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
         if not 0 <= end <= self.service.short_head_bytes:
-            limits = self.service.config.limits
             check_unfinished(buffer if end < 0 else buffer[:end], limits.request_line_bytes, limits.head_bytes)
             if end < 0:
                 self.buffer = buffer
@@ -160,13 +166,22 @@ class HTTP1Connection(Connection):
                 return None
         self._scanned = 0
         self.buffer = buffer[end + 4 :]
-        return parse_head(buffer[:end], self.service.config.limits.headers)
+        return parse_head(buffer[:end], limits.headers, limits.header_bytes)
+
+    def _expire(self) -> None:
+        if self.state == HEAD and self.buffer and self.current is None:
+            # Part of a head has come, and an answer can be given.
+            self._is_late = True
+            self.transport.wake_readers()
+        else:
+            super()._expire()
 
     async def _refuse(self, error: RequestError) -> None:
         """Answer what is not HTTP, and close."""
         log.info("%s: answered %d: %s", self, error.status, error)
         if self.service.access is not None:
             self.service.access.add(self.peer, "-", error.status, 0, perf_counter())
+        self.reason = REFUSALS.get(error.status, "protocol_error")
         extra = b""
         if error.status == 426:
             extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
@@ -178,7 +193,7 @@ class HTTP1Connection(Connection):
         transport = self.transport
         self.enter(CLOSING)
         await transport.drain()
-        transport.finish_writing()
+        transport.finish_writing(self.reason)
         while not transport.eof and not transport.closed:
             if transport.read_nowait() is None:
                 await transport.wait_turn()

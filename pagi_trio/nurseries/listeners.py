@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from pagi_trio.metrics import catalog
 from pagi_trio.nurseries.http1 import HTTP1Connection
 from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.nurseries.reaper import reap
@@ -53,10 +54,14 @@ _GONE_BEFORE: Final = frozenset(
     {
         *(errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN),
         *(errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ECONNRESET),
-        # What TLS finds of a connection that was reset meanwhile.
-        errno.ENOTCONN,
     }
 )
+
+
+_LIMIT: Final = catalog.index("pagi_server_connections_limit")
+_REJECTED: Final = catalog.by_label("pagi_server_connections_rejected_total")
+_ERRORS: Final = catalog.by_label("pagi_server_accept_errors_total")
+_ERROR_KINDS: Final = {errno.EMFILE: "emfile", errno.ENFILE: "enfile", errno.ECONNABORTED: "econnaborted"}
 
 
 class Listeners:
@@ -117,6 +122,7 @@ class Listeners:
         service = self._service
         service.context = copy_context()
         service.poller = make_poller()
+        service.meter.set(_LIMIT, float(self._connections_max))
         async with trio.open_nursery() as watchers:
             if service.poller is not None:
                 watchers.start_soon(service.poller.run)
@@ -187,13 +193,20 @@ class Listeners:
                 self._reject(sock)
                 continue
             client: Address | None = None if listener.is_unix else (peer[0], peer[1])
-            connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
+            try:
+                connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
+            except OSError:
+                # TLS finds that it was reset meanwhile.
+                service.meter.add(_REJECTED["handshake"])
+                continue
             # Here and not when it first runs, so that a burst is held to the limit as well.
             service.admitted += 1
             connections.start_soon(connection.run)
 
     def _reject(self, sock: socket.socket) -> None:
         """Answer a connection beyond the limit at once; over TLS there is no way to say anything."""
+        self._service.meter.add(_REJECTED["limit"])
+        self._service.warn_once(f"more than {self._connections_max} connections: those beyond are turned away")
         with sock:
             if self._tls is None:
                 date = self._service.date.line()
@@ -206,6 +219,7 @@ class Listeners:
 
     async def _rest(self, listener: Listener, error: OSError) -> None:
         """Pause after an accept that failed; the connection stays in the backlog or is gone."""
+        self._service.meter.add(_ERRORS[_ERROR_KINDS.get(error.errno or 0, "other")])
         if error.errno not in _GONE_BEFORE:
             # No files or no memory left, or the socket is no more what it was.
             if not self._cannot_accept:

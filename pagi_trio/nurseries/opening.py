@@ -99,9 +99,16 @@ class Opening:
             self._denial = HTTPExchange(self._connection, self._head)
         return self._denial
 
+    @property
+    def outcome(self) -> str:
+        """What became of it, if it was not accepted: refused, or abandoned by the client before any answer."""
+        return "refused" if self._refused or self._denial is not None else "abandoned"
+
     async def abandon(self) -> None:
         """Answer for an application that has ended without doing so."""
-        if not self.is_denied and not self._refused:
+        if self.is_denied or self._refused:
+            return
+        if self._denial is not None or not (self._connection.transport.eof or self._connection.transport.lost):
             await self._begin().fail(logged=True)
 
     def leave(self) -> None:

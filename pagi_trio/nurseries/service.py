@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 STATES: Final = ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")
 TLS, HEAD, APP, IDLE, WEBSOCKET, SSE, _HTTP2, CLOSING = range(len(STATES))
 
-_STATE_SERIES: Final = tuple(catalog.index("pagi_server_connections_by_state", state=state) for state in STATES)
-_APP_ERRORS: Final = {
-    scope: catalog.index("pagi_server_app_errors_total", scope=scope)
-    for scope in ("http", "websocket", "sse", "lifespan")
-}
+_STATE_SERIES: Final = tuple(catalog.by_label("pagi_server_connections_by_state")[state] for state in STATES)
+_APP_ERRORS: Final = catalog.by_label("pagi_server_app_errors_total")
 
 LINGER_S: Final = 2.0
 """How long a connection is still read after its last response, so that the client gets to read it: closing with

@@ -24,9 +24,13 @@ of its records the kernel has taken, and the client could have read more than wa
 
 
 class TLSTransport(Transport):
-    """A TLS connection over a non-blocking `ssl.SSLSocket`; `handshake` comes first."""
+    """A TLS connection over a non-blocking `ssl.SSLSocket`; `handshake` comes first.
 
-    __slots__ = ("_tls",)
+    Attributes:
+        failure: What OpenSSL says of a handshake that failed.
+    """
+
+    __slots__ = ("_tls", "failure")
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
         try:
@@ -38,6 +42,7 @@ class TLSTransport(Transport):
         tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         super().__init__(tls, poller)
         self._tls = tls
+        self.failure = ""
         self._recv = self._recv_tls
         self._send = self._send_tls
         # Records are shorter than READ_BYTES, so a short read says nothing; only WantRead tells that all is read.
@@ -81,7 +86,11 @@ class TLSTransport(Transport):
                     pass
                 finally:
                     self._writing = False
-            except (OSError, ValueError):
+            except (ssl.SSLEOFError, ConnectionError):
+                self.lose("client_closed")
+                break
+            except (OSError, ValueError) as error:
+                self.failure = (isinstance(error, ssl.SSLError) and error.reason) or str(error)
                 self.lose("protocol_error")
                 break
             else:
@@ -108,11 +117,11 @@ class TLSTransport(Transport):
         """The socket, to ask about the handshake."""
         return self._tls
 
-    def finish_writing(self) -> None:
+    def finish_writing(self, reason: str) -> None:
         """Send close_notify, then half-close."""
         with contextlib.suppress(OSError, ValueError):
             self._tls.unwrap()
-        super().finish_writing()
+        super().finish_writing(reason)
 
     def close(self, reason: str) -> None:
         """Send close_notify if everything before it has been sent, then close."""

@@ -102,9 +102,9 @@ class Transport(Readable):
         except BlockingIOError:
             self.ready = self.emptied
             return None
-        except OSError:
+        except OSError as error:
             self.eof = True
-            self.lose("client_closed")
+            self.lose("client_closed" if isinstance(error, ConnectionError) else "read_error")
             return b""
         if len(data) < READ_BYTES:
             if not data:
@@ -169,8 +169,8 @@ class Transport(Readable):
             return self._send(data)
         except BlockingIOError:
             return 0
-        except OSError:
-            self.lose("client_closed")
+        except OSError as error:
+            self._lose_writing(error)
             raise ClientDisconnected(self.lost) from None
 
     def enqueue(self, data: memoryview, observer: Observer | None = None) -> None:
@@ -200,8 +200,8 @@ class Transport(Readable):
                 taken = self._send(part)
             except BlockingIOError:
                 return
-            except OSError:
-                self.lose("client_closed")
+            except OSError as error:
+                self._lose_writing(error)
                 return
             self.stalled_since = trio.current_time()
             finished = taken == len(view)
@@ -286,11 +286,14 @@ class Transport(Readable):
             if self._writing and not self.closed:
                 trio.lowlevel.notify_closing(self.sock)
 
-    def finish_writing(self) -> None:
-        """Tell the peer that nothing more comes, and go on reading (a half-close)."""
+    def _lose_writing(self, error: OSError) -> None:
+        self.lose("client_closed" if isinstance(error, ConnectionError) else "write_error")
+
+    def finish_writing(self, reason: str) -> None:
+        """Tell the peer that nothing more comes, and why; go on reading (a half-close)."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
-        self.lose("done")
+        self.lose(reason)
 
     def reset(self, reason: str) -> None:
         """Close so that the peer sees an error, where an ordinary end would tell it that it has everything.

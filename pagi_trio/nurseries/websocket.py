@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from trio.lowlevel import checkpoint_if_cancelled
 
-from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
+from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError, WebSocketError
 from pagi_trio.metrics import catalog
+from pagi_trio.nurseries.closes import websocket_closed
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
+from pagi_trio.nurseries.inbox import Inbox
+from pagi_trio.nurseries.keepalive import Keepalive
 from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
@@ -52,14 +55,13 @@ if TYPE_CHECKING:
 _TOTAL: Final = catalog.index("pagi_websocket_connections_total")
 _ACTIVE: Final = catalog.index("pagi_websocket_connections_active")
 
-INBOX_BYTES: Final = 65536
-"""High-water mark of messages that the reaper has read for an application that does not receive."""
-
-INBOX_MESSAGES: Final = 256
-"""The same in messages, since an empty one takes memory as well."""
+_HANDSHAKES: Final = catalog.by_label("pagi_websocket_handshakes_total")
 
 ABNORMAL: Final = 1006
 """The code an application is told when the connection ended without a Close frame (RFC 6455 section 7.1.5)."""
+
+# What a connection is said to have ended by when its client breaks the protocol or a limit with this close code.
+_REASONS: Final = {1008: "queue_overflow", 1009: "body_too_large"}
 
 
 class WebSocketSession:
@@ -73,18 +75,16 @@ class WebSocketSession:
 
     __slots__ = (
         "_active",
+        "_busy",
         "_connected",
         "_decoder",
         "_deflater",
         "_disconnect",
         "_ended_by_app",
         "_inbox",
-        "_inbox_bytes",
+        "_keepalive",
         "_opening",
-        "_owed_pong",
         "_peer_closed",
-        "_ping_due",
-        "_ping_sent",
         "_receiving",
         "_sizes",
         "_tally",
@@ -102,13 +102,17 @@ class WebSocketSession:
         Raises:
             RequestError: If it is not one that RFC 6455 allows.
         """
+        try:
+            self._opening: Opening | None = Opening(connection, head)
+        except RequestError:
+            connection.service.meter.add(_HANDSHAKES["invalid"])
+            raise
         self.connection = connection
         self.transport = connection.transport
         self.head = head
         self.complete = False
         self.suspended = False
         self.moved = False
-        self._opening: Opening | None = Opening(connection, head)
         self._tally = connection.service.meter.websocket
         self._connected = False
         self._receiving = False
@@ -117,14 +121,13 @@ class WebSocketSession:
         self._deflater: Deflater | None = None
         self._disconnect: WebSocketDisconnect | None = None
         self._ended_by_app = False
-        self._inbox: deque[WebSocketReceive] | None = None
-        self._inbox_bytes = 0
+        self._inbox: Inbox | None = None
+        self._keepalive: Keepalive | None = None
+        # Whether messages have gone in either direction since the reaper looked last.
+        self._busy = False
         # Payload sizes of the messages that are queued in the transport, in order.
         self._sizes: deque[int] | None = None
-        self._owed_pong: bytes | None = None
         self._peer_closed = False
-        self._ping_due = float("inf")
-        self._ping_sent = float("inf")
 
     @property
     def kind(self) -> str:
@@ -162,7 +165,7 @@ class WebSocketSession:
             return {"type": "websocket.connect"}
         self._receiving = True
         while True:
-            message = self._inbox.popleft() if self._inbox else self._next_message()
+            message = self._inbox.take() if self._inbox else self._next_message()
             if message is not None:
                 return message
             if transport.budget < 0:
@@ -173,6 +176,8 @@ class WebSocketSession:
     def _next_message(self) -> WebSocketReceive | WebSocketDisconnect | None:
         """Return what can be returned now; reads the socket once at most, without waiting."""
         if self._disconnect is not None:
+            # An application that asks again and again must not keep the others waiting.
+            self.transport.budget -= 16
             return self._disconnect
         decoder = self._decoder
         if decoder is None:
@@ -197,7 +202,7 @@ class WebSocketSession:
                     return None
                 event = decoder.next_event()
         except WebSocketError as error:
-            return self._close(error.code, str(error), "protocol_error")
+            return self._close(error.code, str(error), _REASONS.get(error.code, "protocol_error"))
         return None
 
     def _received(self, event: DataEvent) -> WebSocketReceive:
@@ -211,6 +216,7 @@ class WebSocketSession:
             size = len(event[1])
             message = {"type": "websocket.receive", "bytes": event[1]}
         self.transport.budget -= 1 + (size >> 12)
+        self._busy = True
         tally = self._tally
         tally.received.append(size)
         if not tally.dirty:
@@ -218,20 +224,17 @@ class WebSocketSession:
         return message
 
     def _control(self, event: Event) -> WebSocketDisconnect | None:
+        keepalive = self._keepalive
+        assert keepalive is not None
         if event[0] == PING:
-            if self.transport.is_drained:
-                self.transport.post(encode(10, event[1]))
-            else:
-                # Only the latest ping needs an answer (RFC 6455 section 5.5.3), so that a flood of them cannot
-                # fill the queue of a client that does not read.
-                self._owed_pong = event[1]
+            keepalive.pinged(event[1])
         elif event[0] == CLOSE:
             code, reason = event[1]
             self._peer_closed = True
             self.transport.post(encode_close(code))
-            return self._ended(code, reason)
+            return self._ended(code, reason, side="client")
         else:
-            self._ping_sent = float("inf")
+            keepalive.ponged()
         return None
 
     def _watch_handshake(self) -> WebSocketDisconnect | None:
@@ -257,8 +260,8 @@ class WebSocketSession:
         """
         await checkpoint_if_cancelled()
         try:
-            if self._disconnect is not None:
-                self._check_late(message, self._disconnect)
+            if self._disconnect is not None or self.transport.lost:
+                await self._refuse_event(message)
             elif self._opening is not None:
                 await self._answer(self._opening, message)
             elif message["type"] == "websocket.send":
@@ -272,13 +275,16 @@ class WebSocketSession:
         except MALFORMED as error:
             raise explain(message, error) from None
 
-    def _check_late(self, message: SendMessage, disconnect: WebSocketDisconnect) -> None:
+    async def _refuse_event(self, message: SendMessage) -> None:
         """Say that the session is over; to close it again does nothing."""
+        # An application that tries for ever must not keep the others waiting.
+        await self.transport.breathe()
         if message["type"] == "websocket.close":
             return
         if self._ended_by_app:
             raise AppProtocolError(f"the application has ended the session, {message['type']!r} cannot follow")
-        raise ClientDisconnected(disconnect["reason"] or "client_closed")
+        told = "" if self._disconnect is None else self._disconnect["reason"]
+        raise ClientDisconnected(told or self.transport.lost or "client_closed")
 
     async def _send_message(self, message: WebSocketSend) -> None:
         transport = self.transport
@@ -296,6 +302,7 @@ class WebSocketSession:
             if message.get("text") is not None:
                 raise AppProtocolError("websocket.send takes a 'text' or 'bytes', not both")
         size = len(payload)
+        self._busy = True
         if self._deflater is None:
             frame = encode(opcode, payload)
         else:
@@ -342,7 +349,7 @@ class WebSocketSession:
             await opening.deny(message)
             if opening.is_denied:
                 self._ended_by_app = True
-                self._ended(ABNORMAL, "")
+                self._ended(ABNORMAL, "", side="none")
             return
         connection = self.connection
         service = connection.service
@@ -350,13 +357,14 @@ class WebSocketSession:
         response, deflate = opening.accept(message)
         self.transport.post(response)
         self._opening = None
-        self._decoder = Decoder(settings.message_max_bytes, None if deflate is None else deflate.inflater())
+        inflater = None if deflate is None else deflate.inflater(settings.inflate_ratio)
+        self._decoder = Decoder(settings.message_max_bytes, inflater, fragments_max=settings.fragments)
         self._deflater = None if deflate is None else deflate.deflater()
         self._active = ActiveScope(service.meter, _TOTAL, _ACTIVE)
         self._active.__enter__()
+        service.meter.add(_HANDSHAKES["accepted"])
         connection.enter(WEBSOCKET)
-        if settings.ping_interval_s:
-            self._ping_due = service.now + settings.ping_interval_s
+        self._keepalive = Keepalive(settings, self.transport, service.now)
         if connection.buffer:
             # A client may send messages along with its request, before it has seen the answer.
             self._decoder.feed(connection.buffer)
@@ -366,20 +374,36 @@ class WebSocketSession:
     # The end
 
     def _close(self, code: int, reason: str, token: str) -> WebSocketDisconnect:
-        """Start the closing handshake from this side; the application sees the code it closed with."""
+        """Start the closing handshake from this side; the application sees the code it closed with.
+
+        Args:
+            code: Of the Close frame.
+            reason: Of the Close frame.
+            token: Why, as a disconnect reason; empty where the application has closed.
+        """
         self.transport.post(encode_close(code, reason))
-        return self._ended(code, token or reason)
+        self.connection.reason = token or "done"
+        return self._ended(code, token or reason, side="server")
 
     def _lost(self, reason: str) -> WebSocketDisconnect:
         """Take note that the connection ended without a closing handshake."""
         self.transport.lose(reason)
-        return self._ended(ABNORMAL, self.transport.lost)
+        self.connection.reason = self.transport.lost
+        return self._ended(ABNORMAL, self.transport.lost, side="none")
 
-    def _ended(self, code: int, reason: str) -> WebSocketDisconnect:
-        """Take note that the session is over, once; tell whoever receives."""
+    def _ended(self, code: int, reason: str, *, side: str) -> WebSocketDisconnect:
+        """Take note that the session is over, once; tell whoever receives.
+
+        Args:
+            code: As the application is told.
+            reason: The same.
+            side: Whose Close frame came first.
+        """
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self.leave()
+            if self._opening is None:
+                self.connection.service.meter.add(websocket_closed(code, side))
+            self._count_out()
             self.connection.enter(CLOSING)
             self.transport.wake_readers()
             if not self.transport.is_drained:
@@ -398,7 +422,9 @@ class WebSocketSession:
         if self._opening is not None:
             if not failed and self._disconnect is None:
                 self.connection.service.app_failed(self.kind, f"{self}: it returned without answering the handshake")
-            self._ended(ABNORMAL, "")
+            if self._disconnect is None:
+                self.connection.reason = "server_error"
+            self._ended(ABNORMAL, "", side="none")
             await self._opening.abandon()
             return True
         if self._disconnect is None:
@@ -439,6 +465,16 @@ class WebSocketSession:
         """Do nothing: a session is never complete before its connection."""
 
     def leave(self) -> None:
+        """Count the session out, and what became of it, once nothing can change that any more."""
+        meter = self.connection.service.meter
+        if self._opening is not None:
+            meter.add(_HANDSHAKES[self._opening.outcome])
+        elif self._disconnect is None:
+            # Cancelled, with the whole server.
+            meter.add(websocket_closed(ABNORMAL, "none"))
+        self._count_out()
+
+    def _count_out(self) -> None:
         """Count out the session, if it was accepted, and whatever its denial was."""
         if self._active is not None:
             self._active.leave()
@@ -453,7 +489,8 @@ class WebSocketSession:
                 # Another worker takes over; what has been asked for before may still be had, for a moment.
                 return
             self._opening.refuse(503, "the server is stopping")
-            self._ended(ABNORMAL, "server_shutdown")
+            self.connection.reason = "server_shutdown"
+            self._ended(ABNORMAL, "server_shutdown", side="none")
         elif self._disconnect is None:
             self._close(1001, "", "server_shutdown")
 
@@ -465,42 +502,31 @@ class WebSocketSession:
             self._receiving = False
         else:
             self._read_ahead()
-        if self._disconnect is not None or self._opening is not None:
+        keepalive = self._keepalive
+        if self._disconnect is not None or keepalive is None:
             return
-        if self.transport.hangup and self._is_full:
+        is_full = self._inbox is not None and self._inbox.is_full
+        if self.transport.hangup and is_full:
             # It has left; what it sent before is still the application's to receive.
             self.transport.lose("client_closed")
         if self.transport.lost:
             # Whoever reads comes to the end by and by, and tells.
-            self.leave()
+            self._count_out()
             return
-        if self._owed_pong is not None and self.transport.is_drained:
-            self.transport.post(encode(10, self._owed_pong))
-            self._owed_pong = None
-        settings = self.connection.service.config.websocket
-        if now - self._ping_sent > settings.ping_timeout_s and not self._is_full:
-            self._lost("keepalive_timeout")
-            self.connection.abort("keepalive_timeout")
-        elif now >= self._ping_due:
-            self._ping_due = now + settings.ping_interval_s
-            if self._ping_sent == float("inf"):
-                self._ping_sent = now
-                self.transport.post(encode(PING, b""))
-
-    @property
-    def _is_full(self) -> bool:
-        inbox = self._inbox
-        return inbox is not None and (self._inbox_bytes >= INBOX_BYTES or len(inbox) >= INBOX_MESSAGES)
+        reason = keepalive.tick(now, is_busy=self._busy, is_unread=is_full)
+        self._busy = False
+        if reason == "idle_timeout":
+            self._close(1000, "idle", reason)
+        elif reason:
+            self._lost(reason)
+            self.connection.abort(reason)
 
     def _read_ahead(self) -> None:
         """Read what has arrived into the inbox, up to its high-water mark."""
-        while self._disconnect is None and not self._is_full:
+        while self._disconnect is None and (self._inbox is None or not self._inbox.is_full):
             message = self._next_message()
             if message is None or message["type"] == "websocket.disconnect":
                 return
             if self._inbox is None:
-                self._inbox = deque()
-            if not self._inbox:
-                self._inbox_bytes = 0
-            self._inbox.append(message)
-            self._inbox_bytes += len(message.get("text") or message.get("bytes") or b"")
+                self._inbox = Inbox()
+            self._inbox.put(message)

@@ -14,10 +14,8 @@ from pagi_trio.wire.head import check_field_line
 # 15 hexadecimal digits stay below 2**63; more would only be read to overflow somebody else.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
-# What a body may carry besides its data. No known client sends extensions or trailers of more than some hundred
-# bytes; without a bound, one-byte chunks with long extensions would multiply the work (CVE-2023-39326 in Go).
-LINE_MAX_BYTES: Final = 4096
-EXTRA_MAX_BYTES: Final = 65536
+# The digits and the line end of a chunk size.
+_SIZE_LINE_BYTES: Final = 17
 
 FEED_STEPS: Final = 1024
 """Lines and pieces of data taken in one go: 64 KiB of one-byte chunks would keep the loop for 50 ms."""
@@ -58,17 +56,34 @@ _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
 class ChunkedBody:
     """A body in chunks.
 
+    What it carries besides its data is bounded: without that, one-byte chunks with long extensions would multiply the
+    work (CVE-2023-39326 in Go).
+
+    Args:
+        extension_max_bytes: How much longer than the data before them the chunk extensions may be. A fixed sum would
+            end the long bodies of clients that sign each chunk (AWS does, with 85 bytes).
+        trailer_max_bytes: The longest trailers together.
+
     Attributes:
         done: Whether the last chunk and its trailers have been taken.
     """
 
-    __slots__ = ("_extra", "_left", "_line", "_state", "done")
+    __slots__ = (
+        "_extension_bytes_left",
+        "_extension_max_bytes",
+        "_left",
+        "_line",
+        "_state",
+        "_trailer_bytes_left",
+        "done",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, extension_max_bytes: int, trailer_max_bytes: int) -> None:
+        self._extension_max_bytes = self._extension_bytes_left = extension_max_bytes
+        self._trailer_bytes_left = trailer_max_bytes
         self._state = _SIZE
         self._left = 0
         self._line = b""
-        self._extra = 0
         self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
@@ -78,7 +93,7 @@ class ChunkedBody:
             The body's bytes, and how many of `data` were used; the rest is the next request's.
 
         Raises:
-            RequestError: 400 where the framing is broken.
+            RequestError: 400 where the framing is broken, 431 for trailers over the limit.
         """
         parts: list[bytes] = []
         position = 0
@@ -102,10 +117,13 @@ class ChunkedBody:
         end = data.find(b"\n", position)
         stop = len(data) if end < 0 else end + 1
         line = self._line + data[position:stop]
-        if len(line) > LINE_MAX_BYTES:
-            raise RequestError(400, f"a chunk or trailer line is longer than {LINE_MAX_BYTES} bytes")
         if self._state == _DATA_END and not b"\r\n".startswith(line):
             raise RequestError(400, "a chunk does not end with CR LF")
+        # Before the line has ended, since it may never do so.
+        if self._state == _TRAILERS and len(line) > self._trailer_bytes_left + 2:
+            raise RequestError(431, "the trailers are longer than is allowed")
+        if self._state == _SIZE and len(line) > self._extension_bytes_left + _SIZE_LINE_BYTES:
+            raise _long_extensions()
         if end < 0:
             self._line = line
             return stop
@@ -123,15 +141,19 @@ class ChunkedBody:
             if match is None:
                 raise RequestError(400, "a chunk size is not a hexadecimal number")
             self._left = int(match[1], 16)
+            extension_bytes = len(line) - len(match[1])
+            if extension_bytes > self._extension_bytes_left:
+                raise _long_extensions()
+            # The data earns what the next extension may take, up to a bound, since a line is held until it ends.
+            earned = self._extension_bytes_left - extension_bytes + self._left
+            self._extension_bytes_left = min(earned, self._extension_max_bytes)
             self._state = _DATA if self._left else _TRAILERS
-            self._spend(len(line) - len(match[1]))
         elif line:
             check_field_line(line)
-            self._spend(len(line))
+            self._trailer_bytes_left -= len(line)
         else:
             self.done = True
 
-    def _spend(self, count: int) -> None:
-        self._extra += count
-        if self._extra > EXTRA_MAX_BYTES:
-            raise RequestError(400, f"chunk extensions and trailers are longer than {EXTRA_MAX_BYTES} bytes")
+
+def _long_extensions() -> RequestError:
+    return RequestError(400, "the chunk extensions are longer than is allowed")

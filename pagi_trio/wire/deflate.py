@@ -34,6 +34,9 @@ _TAIL: Final = b"\x00\x00\xff\xff"
 # a read full of empty ones would otherwise cost 32,000 streams.
 _STREAMS_MAX: Final = 64
 
+# No limit of ratio holds for what stays below this: honest messages may be of zeros, or repeat themselves.
+_RATIO_FREE_BYTES: Final = 2**20
+
 _VALID_BITS: Final = {str(bits): bits for bits in range(8, _WINDOW_BITS_MOST + 1)}
 
 
@@ -67,10 +70,10 @@ class DeflateParameters:
             parts.append(f"client_max_window_bits={self.client_max_window_bits}")
         return "; ".join(parts).encode("ascii")
 
-    def inflater(self) -> Inflater:
-        """Make what reads the client's messages."""
+    def inflater(self, ratio_max: int) -> Inflater:
+        """Make what reads the client's messages, which may grow by this factor."""
         bits = self.client_max_window_bits or _WINDOW_BITS_MOST
-        return Inflater(bits, context_takeover=not self.client_no_context_takeover)
+        return Inflater(bits, ratio_max, context_takeover=not self.client_no_context_takeover)
 
     def deflater(self) -> Deflater:
         """Make what writes the server's messages."""
@@ -117,11 +120,19 @@ def _answer(parameters: list[tuple[str, str | None]]) -> DeflateParameters | Non
 
 
 class Inflater:
-    """Inflates the messages of one client."""
+    """Inflates the messages of one client.
 
-    __slots__ = ("_context_takeover", "_stream", "_window_bits")
+    Args:
+        window_bits: Of the largest window that the client may use.
+        ratio_max: How many times larger than what was sent a message may become, beyond 1 MiB.
+        context_takeover: Whether a message may refer to those before it.
+    """
 
-    def __init__(self, window_bits: int, *, context_takeover: bool) -> None:
+    __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_window_bits")
+
+    def __init__(self, window_bits: int, ratio_max: int, *, context_takeover: bool) -> None:
+        self._ratio_max = ratio_max
+        self._bytes_left = _RATIO_FREE_BYTES
         self._window_bits = window_bits
         self._context_takeover = context_takeover
         self._stream: zlib._Decompress | None = None
@@ -135,13 +146,16 @@ class Inflater:
             final: Whether the piece ends its message.
 
         Raises:
-            WebSocketError: 1009 for a result over the limit; 1007 for what is not deflated data, since the message
-                is then not of the type it says to be (RFC 6455 section 7.4.1).
+            WebSocketError: 1009 for a result over the limit, or too large for what was sent; 1007 for what is not
+                deflated data, since the message is then not of the type it says to be (RFC 6455 section 7.4.1).
         """
+        earned = self._bytes_left + self._ratio_max * len(piece)
         try:
-            return self._inflate(piece + _TAIL if final else piece, max_bytes, final=final)
+            data = self._inflate(piece + _TAIL if final else piece, min(max_bytes, earned), final=final)
         except zlib.error:
             raise WebSocketError(1007, "a compressed message cannot be inflated") from None
+        self._bytes_left = _RATIO_FREE_BYTES if final else earned - len(data)
+        return data
 
     def _inflate(self, piece: bytes, max_bytes: int, *, final: bool) -> bytes:
         data = b""
@@ -154,7 +168,7 @@ class Inflater:
                 stream = zlib.decompressobj(-self._window_bits)
             data += stream.decompress(piece, max_bytes + 1 - len(data))
             if len(data) > max_bytes:
-                raise WebSocketError(1009, "a message is over the limit once inflated")
+                raise WebSocketError(1009, "a message is over a limit of size or ratio once inflated")
             piece = stream.unused_data
             if not piece:
                 break

@@ -41,12 +41,6 @@ Event: TypeAlias = (
 )
 """An opcode and what came with it; comparing ``event[0]`` narrows the type of ``event[1]``."""
 
-FRAGMENTS_MAX: Final = 2**18
-"""16 MiB, the default message limit, in the 64-byte fragments that Autobahn sends (cases 9.3.1 and 9.4.1).
-
-Empty fragments grow no message, so without a bound one message could go on for ever.
-"""
-
 _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _CONTINUATION: Final = 0
@@ -86,15 +80,14 @@ class Decoder:
         "_unread",
     )
 
-    def __init__(
-        self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = FRAGMENTS_MAX
-    ) -> None:
+    def __init__(self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = 65536) -> None:
         """Make a decoder at the start of a connection.
 
         Args:
             message_max_bytes: The largest message, after inflating; text as UTF-8.
             inflater: What inflates compressed messages; None where permessage-deflate was not negotiated.
-            fragments_max: How many frames one message may have.
+            fragments_max: How many frames one message may have; empty ones grow no message, so without a bound
+                one could go on for ever.
         """
         self._message_max_bytes = message_max_bytes
         self._inflater = inflater

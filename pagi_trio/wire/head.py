@@ -106,12 +106,13 @@ _request_lines: dict[bytes, RequestLine] = {}
 _field_lines: dict[bytes, tuple[tuple[bytes, bytes], int]] = {}
 
 
-def parse_head(raw: bytes, headers_max: int) -> Head:
+def parse_head(raw: bytes, headers_max: int, header_max_bytes: int) -> Head:
     """Parse a request head.
 
     Args:
         raw: From the first byte of the request line to before the blank line, line ends included.
         headers_max: How many field lines are allowed.
+        header_max_bytes: The longest field line; at least 256, which is what is remembered.
 
     Raises:
         RequestError: 400 for what the grammar does not allow, 417, 431, 501 or 505 where it says more.
@@ -128,6 +129,8 @@ def parse_head(raw: bytes, headers_max: int) -> Head:
     for field_line in lines:
         field = _field_lines.get(field_line)
         if field is None:
+            if len(field_line) > header_max_bytes:
+                raise RequestError(431, f"a header field is longer than {header_max_bytes} bytes")
             field = _read_field_line(field_line)
         headers.append(field[0])
         meaning = field[1]

@@ -6,6 +6,7 @@ import gc
 import gzip
 import os
 import re
+import resource
 import subprocess
 from contextlib import asynccontextmanager
 from functools import partial
@@ -119,6 +120,7 @@ async def test_every_series_of_the_catalog_is_there_from_the_first_scrape(pagi_s
         "pagi_server_info": 1,
         "pagi_server_connections_total": 1,
         "pagi_server_connections_active": 1,
+        "pagi_server_connections_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64,
         "pagi_server_workers_active": 1,
         "pagi_server_worker_spawns_total": 1,
         "pagi_server_workers_configured": 1,

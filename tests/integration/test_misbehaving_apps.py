@@ -164,7 +164,7 @@ async def test_a_write_timeout_ends_streams_and_sessions_alike(pagi_serve, raw):
             reasons.append(str(error))
             raise
 
-    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3})
+    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3, "sse_write_stall_s": 0.3})
     async with raw(server) as stream, raw(server) as session:
         await stream.send(GET)
         await session.send(HANDSHAKE % b"")
@@ -271,7 +271,7 @@ async def test_a_client_that_stops_reading_is_cut_off_whatever_the_reaper_flushe
         except OSError as error:
             reasons.append(str(error))
 
-    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3})
+    server = await pagi_serve(app, lifespan="off", timeouts={"write_stall_s": 0.3, "sse_write_stall_s": 0.3})
     async with raw(server) as client:
         await client.send(GET)
         await until(lambda: reasons)

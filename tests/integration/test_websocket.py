@@ -142,17 +142,17 @@ async def test_bytes_behind_the_upgrade_in_the_same_packet_are_the_first_message
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("sent", "code", "reason"),
     [
-        (b"\x81\x01a", 1002),
-        (frame(3), 1002),
-        (frame(1, b"\xff"), 1007),
-        (frame(2, bytes(1001)), 1009),
-        (frame(2, bytes(600), fin=False) + frame(0, bytes(600)), 1009),
-        (frame(8, b"\x00"), 1002),
+        (b"\x81\x01a", 1002, "protocol_error"),
+        (frame(3), 1002, "protocol_error"),
+        (frame(1, b"\xff"), 1007, "protocol_error"),
+        (frame(2, bytes(1001)), 1009, "body_too_large"),
+        (frame(2, bytes(600), fin=False) + frame(0, bytes(600)), 1009, "body_too_large"),
+        (frame(8, b"\x00"), 1002, "protocol_error"),
     ],
 )
-async def test_what_is_not_websocket_closes_with_its_code_rfc6455_7_4(pagi_serve, raw, sent, code):
+async def test_what_is_not_websocket_closes_with_its_code_rfc6455_7_4(pagi_serve, raw, sent, code, reason):
     app, events, ended = recorder()
     server = await pagi_serve(app, lifespan="off", websocket={"message_max_bytes": 1000})
     async with raw(server) as client:
@@ -163,7 +163,7 @@ async def test_what_is_not_websocket_closes_with_its_code_rfc6455_7_4(pagi_serve
         await ended.wait()
     assert events == [
         {"type": "websocket.receive", "text": "fine"},
-        {"type": "websocket.disconnect", "code": code, "reason": "protocol_error"},
+        {"type": "websocket.disconnect", "code": code, "reason": reason},
     ]
     assert server.metrics.value("pagi_websocket_messages_received_total") == 1
 

@@ -9,7 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pagi_trio.errors import RequestError
-from pagi_trio.wire.body import EXTRA_MAX_BYTES, LINE_MAX_BYTES, ChunkedBody, LengthBody
+from pagi_trio.wire.body import ChunkedBody, LengthBody
+
+EXTENSION_MAX = 1000
+TRAILER_MAX = 500
 
 
 def take(body, *parts: bytes) -> tuple[bytes, bytes]:
@@ -24,9 +27,13 @@ def take(body, *parts: bytes) -> tuple[bytes, bytes]:
     return taken, b""
 
 
+def chunked():
+    return ChunkedBody(EXTENSION_MAX, TRAILER_MAX)
+
+
 def refusal(data: bytes) -> str:
     with pytest.raises(RequestError) as caught:
-        take(ChunkedBody(), data)
+        take(chunked(), data)
     assert caught.value.status == 400
     return str(caught.value)
 
@@ -82,7 +89,7 @@ def test_any_cut_gives_the_same_body_of_announced_length(payload, rest, places):
     ],
 )
 def test_chunks_are_joined_and_extensions_and_trailers_dropped_rfc9112_7_1(data, payload):
-    body = ChunkedBody()
+    body = chunked()
     assert take(body, data + b"GET /") == (payload, b"GET /")
     assert body.done
 
@@ -132,22 +139,39 @@ def test_a_trailer_is_a_field_line_rfc9112_7_1_2(trailer):
     assert refusal(b"0\r\n" + trailer + b"\r\n\r\n") == "a trailer line is not name, colon, value"
 
 
-def test_a_line_is_bounded_however_it_comes():
-    complaint = f"a chunk or trailer line is longer than {LINE_MAX_BYTES} bytes"
-    longest = (b"1;" + b"a" * LINE_MAX_BYTES)[: LINE_MAX_BYTES - 2] + b"\r\n"
-    assert take(ChunkedBody(), longest + b"x\r\n0\r\n\r\n") == (b"x", b"")
-    assert refusal(b"1;" + b"a" * LINE_MAX_BYTES) == complaint
-    body = ChunkedBody()
-    with pytest.raises(RequestError, match="longer than"):
-        take(body, *([b"0"] * (LINE_MAX_BYTES + 1)))
+EXTENSIONS_COMPLAINT = "the chunk extensions are longer than is allowed"
+TRAILERS_COMPLAINT = "the trailers are longer than is allowed"
 
 
-def test_what_is_not_data_is_bounded_in_all():
-    complaint = f"chunk extensions and trailers are longer than {EXTRA_MAX_BYTES} bytes"
-    chunk = b"1;" + b"a" * 999 + b"\r\nx\r\n"
-    assert take(ChunkedBody(), chunk * 65 + b"0\r\n\r\n") == (b"x" * 65, b"")
-    assert refusal(chunk * 66) == complaint
-    assert refusal(b"0\r\n" + (b"A: " + b"b" * 997 + b"\r\n") * 66) == complaint
+def test_a_chunk_line_is_bounded_however_it_comes():
+    longest = b"1;" + b"a" * (EXTENSION_MAX - 1) + b"\r\n"
+    assert take(chunked(), longest + b"x\r\n0\r\n\r\n") == (b"x", b"")
+    assert refusal(b"1;" + b"a" * EXTENSION_MAX + b"\r\n") == EXTENSIONS_COMPLAINT
+    body = chunked()
+    with pytest.raises(RequestError, match=EXTENSIONS_COMPLAINT):
+        take(body, *([b"0"] * (EXTENSION_MAX + 100)))
+
+
+def test_extensions_may_be_as_long_as_the_data_and_a_bound_more():
+    signed = b"64;" + b"s" * 99 + b"\r\n" + b"x" * 100 + b"\r\n"
+    assert take(chunked(), signed * 100 + b"0\r\n\r\n") == (b"x" * 10_000, b"")
+    small = b"1;" + b"s" * 99 + b"\r\nx\r\n"
+    assert take(chunked(), small * 10 + b"0\r\n\r\n") == (b"x" * 10, b"")
+    assert refusal(small * 12) == EXTENSIONS_COMPLAINT
+
+
+def test_data_earns_no_more_than_the_bound_since_a_line_is_held_until_it_ends():
+    large = b"fffff\r\n" + b"x" * 0xFFFFF + b"\r\n"
+    assert refusal(large + b"1;" + b"a" * (EXTENSION_MAX + 100)) == EXTENSIONS_COMPLAINT
+
+
+def test_trailers_are_bounded_in_all_and_get_a_431_rfc6585_5():
+    line = b"A: " + b"b" * 97 + b"\r\n"
+    assert take(chunked(), b"0\r\n" + line * 5 + b"\r\n") == (b"", b"")
+    for trailers in (line * 6, b"A: " + b"b" * TRAILER_MAX):
+        with pytest.raises(RequestError, match=TRAILERS_COMPLAINT) as caught:
+            take(chunked(), b"0\r\n" + trailers)
+        assert caught.value.status == 431
 
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=8)
@@ -161,7 +185,7 @@ TRAILERS = st.lists(st.sampled_from([b"A: b", b"C:", b"D: \xff"]), max_size=3)
 def test_any_cut_gives_the_same_chunked_body_rfc9112_7_1_3(chunks, extension, trailers, rest, places):
     data = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     data += b"0\r\n" + b"".join(line + b"\r\n" for line in trailers) + b"\r\n"
-    body = ChunkedBody()
+    body = chunked()
     assert take(body, *cut(data + rest, places)) == (b"".join(chunks), rest)
     assert body.done
 
@@ -173,7 +197,7 @@ PIECES = st.sampled_from([b"0", b"5", b"\r\n", b"\r", b"\n", b";", b"a", b"A: b"
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_raise_nothing_but_a_request_error_and_the_same_however_cut(data, places):
     def outcome(parts):
-        body = ChunkedBody()
+        body = chunked()
         try:
             return (*take(body, *parts), body.done)
         except RequestError as error:

@@ -123,6 +123,7 @@ def test_every_flag_sets_its_setting(capsys):
         "forwarded.trusted": ("10.0.0.0/8, unix",),
         "metrics.bind": "127.0.0.1:77",
         "metrics.enabled": True,
+        "limits.header_bytes": 777,
     }
     expected: dict[str, object] = {}
     arguments: list[str] = []

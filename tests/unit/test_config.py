@@ -39,8 +39,10 @@ def test_the_defaults_are_those_of_the_design():
     assert config.timeouts == Timeouts(
         keep_alive_s=75,
         head_s=10,
+        body_grace_s=5,
         tls_handshake_s=10,
         write_stall_s=60,
+        sse_write_stall_s=30,
         graceful_s=20,
         startup_s=60,
         shutdown_s=8,
@@ -50,10 +52,20 @@ def test_the_defaults_are_those_of_the_design():
     assert (config.workers, config.max_requests, config.max_requests_jitter) == (1, None, 0)
     assert (config.reload, config.reload_dirs) == (False, (".",))
     assert config.limits == Limits(
-        request_line_bytes=8192, head_bytes=65536, headers=128, body_bytes=None, connections=None
+        request_line_bytes=8192,
+        head_bytes=65536,
+        header_bytes=16384,
+        headers=128,
+        body_bytes=None,
+        body_bytes_per_s=240,
+        chunk_extension_bytes=16384,
+        trailer_bytes=8192,
+        connections=None,
     )
     assert (config.websocket.message_max_bytes, config.websocket.deflate) == (16 * 2**20, True)
     assert (config.websocket.ping_interval_s, config.websocket.ping_timeout_s) == (20, 20)
+    assert (config.websocket.fragments, config.websocket.inflate_ratio) == (65536, 100)
+    assert (config.websocket.pings_outstanding, config.websocket.idle_s) == (100, 0)
     assert config.metrics == MetricsSettings(enabled=True, bind=None, flush_interval_s=0.05)
     assert config.scheme == "http"
 

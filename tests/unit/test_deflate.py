@@ -32,7 +32,7 @@ def offer(value: str) -> DeflateParameters | None:
 
 
 def inflater(*, context_takeover: bool = True) -> Inflater:
-    return Inflater(15, context_takeover=context_takeover)
+    return Inflater(15, 2000, context_takeover=context_takeover)
 
 
 # Negotiation
@@ -105,7 +105,7 @@ def test_rfc7692_7_1_another_implementation_takes_the_answer(server_alone, clien
     assert agreed is not None
     answer = [parameter.partition("=") for parameter in agreed.header.decode().split("; ")[1:]]
     client = factory.process_response_params([(name, value or None) for name, _, value in answer], [])
-    read, write = agreed.inflater(), agreed.deflater()
+    read, write = agreed.inflater(2000), agreed.deflater()
     for text in (b"", b"Hello", b"Hello" * 2000, b"", b"Hello"):
         sent = client.encode(Frame(Opcode.BINARY, text))
         assert read.inflate(bytes(sent.data), LIMIT, final=True) == text
@@ -228,7 +228,7 @@ def test_rfc7692_7_2_3_6_an_empty_message_is_one_zero_byte():
 
 def test_nothing_is_made_before_the_first_message():
     agreed = DeflateParameters()
-    assert agreed.inflater()._stream is None
+    assert agreed.inflater(2000)._stream is None
     assert agreed.deflater()._stream is None
 
 
@@ -250,7 +250,7 @@ def test_rfc7692_7_1_2_1_the_window_of_the_server_is_kept(bits):
 def test_messages_in_pieces_survive_both_ways(messages, positions, context_takeover):
     """What another implementation compresses, inflated in any pieces; and back."""
     client = PerMessageDeflate(not context_takeover, not context_takeover, 12, 12)
-    read = Inflater(12, context_takeover=context_takeover)
+    read = Inflater(12, 2000, context_takeover=context_takeover)
     write = Deflater(12, context_takeover=context_takeover)
     for block, times in messages:
         text = block * times

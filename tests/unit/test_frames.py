@@ -58,7 +58,7 @@ def refusal(data: bytes, decoder: Decoder | None = None) -> WebSocketError:
 
 
 def with_deflate(limit: int = LIMIT) -> Decoder:
-    return Decoder(limit, DeflateParameters().inflater())
+    return Decoder(limit, DeflateParameters().inflater(2000))
 
 
 # Whole frames

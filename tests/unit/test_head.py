@@ -13,9 +13,15 @@ from pagi_trio.wire.head import check_field_line, check_unfinished, parse_head
 TOKEN = b"!#$%&'*+-.^_`|~09azAZ"
 
 
-def parse(*fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: x", headers_max: int = 100):
+def parse(
+    *fields: bytes,
+    line: bytes = b"GET / HTTP/1.1",
+    host: bytes | None = b"Host: x",
+    headers_max: int = 100,
+    header_max_bytes: int = 8000,
+):
     lines = [line, *([host] if host is not None else []), *fields]
-    return parse_head(b"\r\n".join(lines), headers_max)
+    return parse_head(b"\r\n".join(lines), headers_max, header_max_bytes)
 
 
 def refusal(*fields: bytes, **options) -> tuple[int, str]:
@@ -460,7 +466,7 @@ PIECES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_head_or_a_request_error(raw):
     try:
-        parsed = parse_head(raw, 100)
+        parsed = parse_head(raw, 100, 1000)
     except RequestError as error:
         assert error.status in {400, 417, 431, 501, 505}  # noqa: PT017 - it need not raise
         assert str(error).isprintable()  # noqa: PT017 - it need not raise
