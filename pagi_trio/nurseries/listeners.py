@@ -206,7 +206,7 @@ class Listeners:
     def _reject(self, sock: socket.socket) -> None:
         """Answer a connection beyond the limit at once; over TLS there is no way to say anything."""
         self._service.meter.add(_REJECTED["limit"])
-        self._service.warn_once(f"more than {self._connections_max} connections: those beyond are turned away")
+        self._service.say_once(f"more than {self._connections_max} connections: those beyond are turned away")
         with sock:
             if self._tls is None:
                 date = self._service.date.line()
