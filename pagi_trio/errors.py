@@ -42,7 +42,7 @@ class RequestError(PagiError):
     """What the client sent is not HTTP as RFC 9112 defines it, or goes over a limit.
 
     Attributes:
-        status: The HTTP status that says so to the client (400, 413, 414, 417, 426, 431, 501, 505).
+        status: The HTTP status that says so to the client (400, 413, 414, 417, 421, 426, 431, 501, 505).
     """
 
     def __init__(self, status: int, reason: str) -> None:

@@ -157,7 +157,8 @@ class HTTP1Connection(Connection):
         limits = self.service.config.limits
         end = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
         if not 0 <= end <= self.service.short_head_bytes:
-            check_unfinished(buffer if end < 0 else buffer[:end], limits.request_line_bytes, limits.head_bytes)
+            part = buffer if end < 0 else buffer[:end]
+            check_unfinished(part, limits.request_line_bytes, limits.head_bytes, scanned)
             if end < 0:
                 self.buffer = buffer
                 self._scanned = len(buffer)
@@ -166,7 +167,11 @@ class HTTP1Connection(Connection):
                 return None
         self._scanned = 0
         self.buffer = buffer[end + 4 :]
-        return parse_head(buffer[:end], limits.headers, limits.header_bytes)
+        head = parse_head(buffer[:end], limits.headers, limits.header_bytes)
+        if head.line.scheme == "https" and self.scheme == "http" and self._forwarded is None:
+            # RFC 9110 section 7.4; behind a proxy that is trusted, this is for the proxy to know.
+            raise RequestError(421, "an https URL is not served over a connection that is not encrypted")
+        return head
 
     def _expire(self) -> None:
         if self.state == HEAD and self.buffer and self.current is None:

@@ -10,6 +10,7 @@ Source: RFC 9112 sections 2, 3 and 5; RFC 9110 sections 5 and 7.2.
 from __future__ import annotations
 
 import re
+from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -29,8 +30,9 @@ CLOSE: Final = 64
 KEEP_ALIVE: Final = 128
 CONNECTION_UPGRADE: Final = 256
 UPGRADE_WEBSOCKET: Final = 512
+CODINGS: Final = 1024
 
-_BODY: Final = CONTENT_LENGTH | CHUNKED
+_BODY: Final = CONTENT_LENGTH | CHUNKED | CODINGS
 _WEBSOCKET: Final = CONNECTION_UPGRADE | UPGRADE_WEBSOCKET
 # A second one of these makes the message ambiguous (RFC 9112 sections 3.2, 6.1 and 6.3).
 _ONCE: Final = HOST | CONTENT_LENGTH | CHUNKED
@@ -43,10 +45,14 @@ _MEMO_LINE_BYTES: Final = 256
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELD_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 # The authority of RFC 3986 without user information; empty where the target has none (RFC 9110 section 7.2).
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
-_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]+)([^#]*)")
+_HOST = re.compile(rb"(?:\[([^\[\]]*)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+# What may stand in brackets (RFC 3986 section 3.2.2): an IPv6 address, without a zone, or one of a later version.
+_IPV6 = re.compile(rb"[0-9A-Fa-f:.]+")
+_LATER_ADDRESS = re.compile(rb"[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+")
+_ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]+)([^#]*)")
 # 19 digits hold every length below 2**63; int() itself would take far more, slowly.
-_LENGTH = re.compile(rb"[0-9]{1,19}")
+_LENGTH = re.compile(rb"0*[0-9]{1,19}")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
 class RequestLine(NamedTuple):
@@ -59,6 +65,7 @@ class RequestLine(NamedTuple):
         query: As sent, without the question mark.
         version: ``1.0`` or ``1.1``; a higher minor version is read as 1.1 (RFC 9110 section 2.5).
         authority: Of an absolute target, in place of Host; else None.
+        scheme: Of an absolute target, ``http`` or ``https``; else None.
     """
 
     method: str
@@ -67,6 +74,7 @@ class RequestLine(NamedTuple):
     query: bytes
     version: str
     authority: bytes | None
+    scheme: str | None
 
 
 class Head:
@@ -153,16 +161,19 @@ def _read_request_line(raw: bytes) -> RequestLine:
     method, target, major, minor = match.groups()
     if major != b"1":
         raise RequestError(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
-    authority = None
+    if method == b"CONNECT":
+        raise RequestError(501, "CONNECT is not served")
+    authority = scheme = None
     if not target.startswith(b"/"):
-        target, authority = _read_other_target(method, target)
+        target, authority, scheme = _read_other_target(method, target)
     if b"#" in target:
         raise RequestError(400, "the target has a fragment")
     raw_path, _, query = target.partition(b"?")
     path = raw_path.decode("ascii")
     if "%" in path:
         path = unquote(path)
-    line = RequestLine(method.decode("ascii"), path, raw_path, query, "1.0" if minor == b"0" else "1.1", authority)
+    version = "1.0" if minor == b"0" else "1.1"
+    line = RequestLine(method.decode("ascii"), path, raw_path, query, version, authority, scheme)
     if len(raw) <= _MEMO_LINE_BYTES:
         if len(_request_lines) >= _MEMO_LINES:
             _request_lines.clear()
@@ -170,17 +181,15 @@ def _read_request_line(raw: bytes) -> RequestLine:
     return line
 
 
-def _read_other_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
-    """Read a target that is not a path (RFC 9112 section 3.2): its path and query, and its authority."""
-    if method == b"CONNECT":
-        raise RequestError(501, "CONNECT is not served")
+def _read_other_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None, str | None]:
+    """Read a target that is not a path (RFC 9112 section 3.2): its path and query, its authority and its scheme."""
     if target == b"*" and method == b"OPTIONS":
-        return target, None
+        return target, None, None
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or _HOST.fullmatch(absolute[1]) is None or absolute[1].startswith(b":"):
+    if absolute is None or not _is_host(absolute[2]) or absolute[2].startswith(b":"):
         raise RequestError(400, "the request target is neither a path nor an http URL")
-    rest = absolute[2]
-    return rest if rest.startswith(b"/") else b"/" + rest, absolute[1]
+    scheme, authority, rest = absolute.groups()
+    return rest if rest.startswith(b"/") else b"/" + rest, authority, scheme.decode("ascii").lower()
 
 
 def _read_field_line(raw: bytes) -> tuple[tuple[bytes, bytes], int]:
@@ -198,8 +207,26 @@ def _read_field_line(raw: bytes) -> tuple[tuple[bytes, bytes], int]:
     return field
 
 
+def _is_host(value: bytes) -> bool:
+    match = _HOST.fullmatch(value)
+    if match is None or match[1] is None:
+        return match is not None
+    if _IPV6.fullmatch(match[1]) is None:
+        return _LATER_ADDRESS.fullmatch(match[1]) is not None
+    try:
+        IPv6Address(match[1].decode("ascii"))
+    except AddressValueError:
+        return False
+    return True
+
+
+def _elements(value: bytes) -> list[bytes]:
+    """Return the elements of a list in lower case, without the empty ones (RFC 9110 section 5.6.1.2)."""
+    return [element for part in value.lower().split(b",") if (element := part.strip(b" \t"))]
+
+
 def _read_host(value: bytes) -> int:
-    if _HOST.fullmatch(value) is None:
+    if not _is_host(value):
         raise RequestError(400, "Host is not a host and port")
     return HOST
 
@@ -211,29 +238,25 @@ def _read_content_length(value: bytes) -> int:
 
 
 def _read_transfer_encoding(value: bytes) -> int:
-    if value.lower() != b"chunked":
-        # Another coding must get a 501 (RFC 9112 section 6.1); a list that ends in none is a 400 there, but what
-        # it would mean without the coding is as unknown.
-        raise RequestError(501, "the only transfer coding understood is chunked")
-    return CHUNKED
+    return CHUNKED if value.lower() == b"chunked" else CODINGS
 
 
 def _read_expect(value: bytes) -> int:
-    if value.lower() != b"100-continue":
+    expectations = _elements(value)
+    if any(expectation != b"100-continue" for expectation in expectations):
         raise RequestError(417, "the only expectation understood is 100-continue")
-    return EXPECT_CONTINUE
+    return EXPECT_CONTINUE if expectations else 0
 
 
 def _read_connection(value: bytes) -> int:
     flags = 0
-    for option in value.lower().split(b","):
-        flags |= _CONNECTION_OPTIONS.get(option.strip(b" \t"), 0)
+    for option in _elements(value):
+        flags |= _CONNECTION_OPTIONS.get(option, 0)
     return flags
 
 
 def _read_upgrade(value: bytes) -> int:
-    offers = [offer.strip(b" \t").lower() for offer in value.split(b",")]
-    return UPGRADE_WEBSOCKET if b"websocket" in offers else 0
+    return UPGRADE_WEBSOCKET if b"websocket" in _elements(value) else 0
 
 
 def _read_cookie(_value: bytes) -> int:
@@ -261,6 +284,9 @@ def _repeated(again: int, name: bytes) -> int:
 
 def _finish(head: Head) -> None:
     """Do what few heads need: read the body's framing, join cookies, put the target's authority into Host."""
+    if head.flags & CODINGS:
+        _check_codings(head.headers)
+        head.flags |= CHUNKED
     flags = head.flags
     if flags & CHUNKED:
         if flags & CONTENT_LENGTH:
@@ -268,7 +294,9 @@ def _finish(head: Head) -> None:
         if head.line.version == "1.0":
             raise RequestError(400, "HTTP/1.0 has no Transfer-Encoding")
     elif flags & CONTENT_LENGTH:
-        head.content_length = int(next(value for name, value in head.headers if name == b"content-length"))
+        length = next(value for name, value in head.headers if name == b"content-length")
+        # int() refuses more than 4,300 digits, whatever they are.
+        head.content_length = int(length.lstrip(b"0") or b"0")
     if flags & COOKIES:
         crumbs = b"; ".join(value for name, value in head.headers if name == b"cookie")
         first = next(i for i, (name, _) in enumerate(head.headers) if name == b"cookie")
@@ -278,6 +306,15 @@ def _finish(head: Head) -> None:
         # A target that names its host overrules the field (RFC 9112 section 3.2.2).
         others = [field for field in head.headers if field[0] != b"host"]
         head.headers = [(b"host", head.line.authority), *others]
+
+
+def _check_codings(headers: Headers) -> None:
+    """Check a Transfer-Encoding that is not simply chunked: a list, over several lines too (RFC 9112 section 6.3)."""
+    codings = _elements(b",".join([value for name, value in headers if name == b"transfer-encoding"]))
+    if not codings or codings[-1] != b"chunked":
+        raise RequestError(400, "the last transfer coding is not chunked")
+    if len(codings) > 1:
+        raise RequestError(501, "the only transfer coding understood is chunked")
 
 
 def check_field_line(raw: bytes) -> None:
@@ -290,20 +327,21 @@ def check_field_line(raw: bytes) -> None:
         raise RequestError(400, "a trailer line is not name, colon, value")
 
 
-def check_unfinished(raw: bytes | bytearray, line_max_bytes: int, head_max_bytes: int) -> None:
+def check_unfinished(raw: bytes | bytearray, line_max_bytes: int, head_max_bytes: int, checked: int = 0) -> None:
     """Check a head whose blank line has not come yet, so that what can only be refused is refused early.
 
     Args:
         raw: All of the head that has been received.
         line_max_bytes: The longest request line.
         head_max_bytes: The longest head.
+        checked: How many bytes have passed before.
 
     Raises:
         RequestError: 414 for the request line, 431 for the fields, 400 for a line that ends without CR.
     """
-    end = raw.find(b"\n")
-    if end > 0 and raw[end - 1] != 13:
+    if _BARE_LF.search(raw, checked) is not None:
         raise RequestError(400, "lines end in CR LF")
+    end = raw.find(b"\n")
     if (end if end >= 0 else len(raw)) > line_max_bytes + 1:
         raise RequestError(414, f"the request line is longer than {line_max_bytes} bytes")
     if len(raw) > head_max_bytes:

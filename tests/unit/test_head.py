@@ -35,7 +35,7 @@ def refusal(*fields: bytes, **options) -> tuple[int, str]:
 
 def test_a_request_line_is_taken_apart_rfc9112_3():
     line = parse(line=b"GET /a%20b/%C3%A9?x=%20&y HTTP/1.1").line
-    assert line == ("GET", "/a b/é", b"/a%20b/%C3%A9", b"x=%20&y", "1.1", None)
+    assert line == ("GET", "/a b/é", b"/a%20b/%C3%A9", b"x=%20&y", "1.1", None, None)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,9 @@ def test_a_higher_minor_version_is_read_as_1_1_rfc9110_2_5(minor, read):
     assert parse(line=b"GET / HTTP/1." + minor).line.version == read
 
 
-def test_connect_is_a_501_rfc9110_9_3_6():
-    assert refusal(line=b"CONNECT x:443 HTTP/1.1") == (501, "CONNECT is not served")
+@pytest.mark.parametrize("target", [b"x:443", b"x", b"x:", b"/", b"*", b"http://x/"])
+def test_connect_is_a_501_whatever_its_target_rfc9110_9_3_6(target):
+    assert refusal(line=b"CONNECT " + target + b" HTTP/1.1") == (501, "CONNECT is not served")
 
 
 def test_an_asterisk_is_a_target_of_options_alone_rfc9112_3_2_4():
@@ -116,18 +117,18 @@ def test_an_asterisk_is_a_target_of_options_alone_rfc9112_3_2_4():
 
 
 @pytest.mark.parametrize(
-    ("target", "path", "query", "host"),
+    ("target", "path", "query", "scheme", "host"),
     [
-        (b"http://a.example/b?c", "/b", b"c", b"a.example"),
-        (b"HTTPS://a:443/", "/", b"", b"a:443"),
-        (b"http://a", "/", b"", b"a"),
-        (b"http://a?q", "/", b"q", b"a"),
-        (b"http://[::1]:80/", "/", b"", b"[::1]:80"),
+        (b"http://a.example/b?c", "/b", b"c", "http", b"a.example"),
+        (b"HTTPS://a:443/", "/", b"", "https", b"a:443"),
+        (b"http://a", "/", b"", "http", b"a"),
+        (b"http://a?q", "/", b"q", "http", b"a"),
+        (b"http://[::1]:80/", "/", b"", "http", b"[::1]:80"),
     ],
 )
-def test_an_absolute_target_overrules_host_rfc9112_3_2_2(target, path, query, host):
+def test_an_absolute_target_overrules_host_rfc9112_3_2_2(target, path, query, scheme, host):
     parsed = parse(b"X: y", line=b"GET " + target + b" HTTP/1.1", host=b"Host: other")
-    assert (parsed.line.path, parsed.line.query) == (path, query)
+    assert (parsed.line.path, parsed.line.query, parsed.line.scheme) == (path, query, scheme)
     assert parsed.headers == [(b"host", host), (b"x", b"y")]
 
 
@@ -140,6 +141,7 @@ def test_an_absolute_target_overrules_host_rfc9112_3_2_2(target, path, query, ho
         b"http://user@host/",
         b"http://a b/",
         b"http://[::1/",
+        b"http://[1:2]/",
         b"http://a:b/",
         b"http://a/#f",
         b"ftp://a/",
@@ -207,13 +209,51 @@ def test_cookies_are_joined_where_the_first_stood_rfc9113_8_2_3():
 # Host
 
 
-@pytest.mark.parametrize("host", [b"", b"a", b"a:80", b"a:", b"[::1]:8000", b"127.0.0.1", b"a%20b", b"a_b", b":80"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"",
+        b"a",
+        b"a:80",
+        b"a:",
+        b"[::1]:8000",
+        b"[1:2:3:4:5:6:7:8]",
+        b"[::ffff:1.2.3.4]",
+        b"[v7.a:b]",
+        b"127.0.0.1",
+        b"a%20b",
+        b"a_b",
+        b":80",
+    ],
+)
 def test_a_host_is_a_host_and_perhaps_a_port_rfc9110_7_2(host):
     assert parse(host=b"Host: " + host).headers == [(b"host", host)]
 
 
 @pytest.mark.parametrize(
-    "host", [b"a b", b"a,b", b"a/b", b"u@a", b"a:b", b"a:1:2", b"::1", b"[::1", b"[x]", b"a%2", b"a\xc3\xa9", b"a?b"]
+    "host",
+    [
+        b"a b",
+        b"a,b",
+        b"a/b",
+        b"u@a",
+        b"a:b",
+        b"a:1:2",
+        b"::1",
+        b"[::1",
+        b"[x]",
+        b"[]",
+        b"[1:2]",
+        b"[1::2::3]",
+        b"[12345::]",
+        b"[1:2:3:4:5:6:7:8:9]",
+        b"[1.2.3.4]",
+        b"[::1%25lo]",
+        b"[v7.]",
+        b"a%2",
+        b"a\xc3\xa9",
+        b"a?b",
+    ],
 )
 def test_what_is_no_host_is_a_400_rfc9112_3_2(host):
     if host == b"a,b":  # RFC 3986 section 3.2.2 has the comma among the sub-delims of a registered name.
@@ -231,7 +271,9 @@ def test_one_host_no_more_and_no_less_rfc9112_3_2():
 # The body's framing
 
 
-@pytest.mark.parametrize(("value", "length"), [(b"0", 0), (b"5", 5), (b"007", 7), (b"9" * 18, 10**18 - 1)])
+@pytest.mark.parametrize(
+    ("value", "length"), [(b"0", 0), (b"5", 5), (b"007", 7), (b"9" * 18, 10**18 - 1), (b"0" * 5000 + b"5", 5)]
+)
 def test_content_length_is_decimal_digits_rfc9110_8_6(value, length):
     parsed = parse(b"Content-Length: " + value)
     assert (parsed.content_length, parsed.has_body) == (length, length > 0)
@@ -272,22 +314,37 @@ def test_chunked_is_understood_in_any_case_rfc9112_6_1():
         assert (parsed.has_body, parsed.content_length) == (True, 0)
 
 
+@pytest.mark.parametrize("values", [[b", chunked"], [b"chunked ,\t,"], [b"", b"chunked"], [b"chunked", b","]])
+def test_chunked_may_be_in_a_list_of_its_own_rfc9110_5_6_1_2(values):
+    parsed = parse(*[b"Transfer-Encoding:" + value for value in values])
+    assert parsed.flags & head_module.CHUNKED
+    assert parsed.has_body
+
+
 @pytest.mark.parametrize(
-    "value",
+    "values", [[b"gzip, chunked"], [b"gzip", b"chunked"], [b"identity, Chunked"], [b"chunked, chunked"]]
+)
+def test_another_transfer_coding_in_front_of_chunked_is_a_501_rfc9112_6_1(values):
+    assert refusal(*[b"Transfer-Encoding: " + value for value in values])[0] == 501
+
+
+@pytest.mark.parametrize(
+    "values",
     [
-        b"",
-        b"gzip",
-        b"gzip, chunked",
-        b"chunked, chunked",
-        b"chunked;x",
-        b"identity",
-        b"\xa0chunked",
-        b"xchunked",
-        b"c\xe2\x84\xaaunked",
+        [b""],
+        [b","],
+        [b"gzip"],
+        [b"chunked, gzip"],
+        [b"chunked", b"gzip"],
+        [b"chunked;x"],
+        [b"identity"],
+        [b"\xa0chunked"],
+        [b"xchunked"],
+        [b"chun\xe2\x84\xaaed"],
     ],
 )
-def test_another_transfer_coding_is_a_501_rfc9112_6_1(value):
-    assert refusal(b"Transfer-Encoding: " + value)[0] == 501
+def test_a_body_that_chunked_does_not_end_is_a_400_rfc9112_6_3(values):
+    assert refusal(*[b"Transfer-Encoding: " + value for value in values])[0] == 400
 
 
 def test_transfer_encoding_beside_content_length_is_a_400_rfc9112_6_3():
@@ -304,8 +361,11 @@ def test_transfer_encoding_over_1_0_is_a_400_rfc9112_6_1():
 
 
 def test_another_expectation_is_a_417_rfc9110_10_1_1():
-    assert parse(b"Expect: 100-Continue").flags & head_module.EXPECT_CONTINUE
-    assert refusal(b"Expect: 200-ok")[0] == 417
+    for value in (b"100-Continue", b", 100-continue", b"100-continue, 100-continue"):
+        assert parse(b"Expect: " + value).flags & head_module.EXPECT_CONTINUE
+    assert not parse(b"Expect:").flags & head_module.EXPECT_CONTINUE
+    for value in (b"200-ok", b"100-continue, 200-ok", b"100-continue;x"):
+        assert refusal(b"Expect: " + value)[0] == 417
 
 
 # The connection
@@ -361,10 +421,17 @@ def test_endless_fields_are_a_431_before_they_end_rfc6585_5():
     assert caught.value.status == 431
 
 
-def test_a_bare_line_feed_is_refused_before_the_head_ends_rfc9112_2_2():
-    with pytest.raises(RequestError, match="CR LF") as caught:
-        check_unfinished(b"GET / HTTP/1.1\nHost: x", 64, 1000)
-    assert caught.value.status == 400
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\nHost: x", b"\nGET", b"GET / HTTP/1.1\r\nHost: x\n\n"])
+def test_a_bare_line_feed_is_refused_before_the_head_ends_rfc9112_2_2(head):
+    for checked in (0, head.index(b"\n")):
+        with pytest.raises(RequestError, match="CR LF") as caught:
+            check_unfinished(head, 64, 1000, checked)
+        assert caught.value.status == 400
+
+
+def test_a_line_feed_has_its_cr_in_what_was_checked_before():
+    head = b"GET / HTTP/1.1\r\nHost: x"
+    check_unfinished(head, 64, 1000, head.index(b"\n"))
 
 
 def test_trailers_are_field_lines_rfc9112_7_1_2():
