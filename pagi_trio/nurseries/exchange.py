@@ -357,11 +357,8 @@ class HTTPExchange:
 
     def _post_error(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own."""
-        answer = error_response(status, reason, self.connection.service.date.line())
-        if self.head.line.method == "HEAD":
-            # The length is that of the answer to a GET, and nothing follows (RFC 9110 section 9.3.2).
-            answer = answer[: answer.index(b"\r\n\r\n") + 4]
-        self.transport.post(answer)
+        date = self.connection.service.date.line()
+        self.transport.post(error_response(status, reason, date, to_head=self.head.line.method == "HEAD"))
         self._log_access(status)
 
     def leave(self) -> None:

@@ -36,6 +36,7 @@ class HTTP1Connection(Connection):
         # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
         self._scanned = 0
         self._is_late = False
+        head: Head | None = None
         try:
             if previous is not None:
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"
@@ -78,7 +79,7 @@ class HTTP1Connection(Connection):
                 # Closing with unread bytes would reset the connection, and the response with it.
                 await self._linger()
         except RequestError as error:
-            await self._refuse(error)
+            await self._refuse(error, head if self.state == APP else None)
         return False
 
     async def _websocket(self, head: Head) -> None:
@@ -157,20 +158,21 @@ class HTTP1Connection(Connection):
         limits = self.service.config.limits
         end = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
         if not 0 <= end <= self.service.short_head_bytes:
+            self.buffer = buffer
             part = buffer if end < 0 else buffer[:end]
             check_unfinished(part, limits.request_line_bytes, limits.head_bytes, scanned)
             if end < 0:
-                self.buffer = buffer
                 self._scanned = len(buffer)
                 if self.state == IDLE:
                     self.enter(HEAD)
                 return None
-        self._scanned = 0
-        self.buffer = buffer[end + 4 :]
+        self.buffer = buffer
         head = parse_head(buffer[:end], limits.headers, limits.header_bytes)
         if head.line.scheme == "https" and self.scheme == "http" and self._forwarded is None:
             # RFC 9110 section 7.4; behind a proxy that is trusted, this is for the proxy to know.
             raise RequestError(421, "an https URL is not served over a connection that is not encrypted")
+        self._scanned = 0
+        self.buffer = buffer[end + 4 :]
         return head
 
     def _expire(self) -> None:
@@ -181,8 +183,15 @@ class HTTP1Connection(Connection):
         else:
             super()._expire()
 
-    async def _refuse(self, error: RequestError) -> None:
-        """Answer what is not HTTP, and close."""
+    async def _refuse(self, error: RequestError, head: Head | None) -> None:
+        """Answer what is not HTTP, and close.
+
+        Args:
+            error: What is wrong.
+            head: The request's, if it is not that which is wrong; the buffer begins with it otherwise.
+        """
+        to_head = self.buffer.startswith(b"HEAD ") if head is None else head.line.method == "HEAD"
+        self.buffer = b""
         log.info("%s: answered %d: %s", self, error.status, error)
         if self.service.access is not None:
             self.service.access.add(self.peer, "-", error.status, 0, perf_counter())
@@ -190,7 +199,8 @@ class HTTP1Connection(Connection):
         extra = b""
         if error.status == 426:
             extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
-        self.transport.post(error_response(error.status, str(error), self.service.date.line(), extra))
+        date = self.service.date.line()
+        self.transport.post(error_response(error.status, str(error), date, extra, to_head=to_head))
         await self._linger()
 
     async def _linger(self) -> None:

@@ -155,7 +155,7 @@ _READERS: Final[Mapping[bytes, Callable[[bytes], int]]] = {
 }
 
 
-def error_response(status: int, reason: str, date: bytes, extra: bytes = b"") -> bytes:
+def error_response(status: int, reason: str, date: bytes, extra: bytes = b"", *, to_head: bool = False) -> bytes:
     """Write a whole response that ends the connection.
 
     Args:
@@ -163,6 +163,8 @@ def error_response(status: int, reason: str, date: bytes, extra: bytes = b"") ->
         reason: A sentence for whoever reads the answer.
         date: The date line.
         extra: More field lines, ends included.
+        to_head: Whether it answers a HEAD: then its length is that of the answer to a GET, and nothing follows (RFC
+            9110 section 9.3.2).
     """
     body = reason.encode("utf-8") + b"\n"
     head = (
@@ -173,4 +175,4 @@ def error_response(status: int, reason: str, date: bytes, extra: bytes = b"") ->
         # RFC 9110 section 7.8: a message with Upgrade says so in Connection.
         b"connection: close, upgrade\r\n\r\n" if b"upgrade:" in extra else b"connection: close\r\n\r\n",
     )
-    return b"".join(head) + body
+    return b"".join(head if to_head else (*head, body))

@@ -182,6 +182,13 @@ def test_an_error_response_is_whole_and_ends_the_connection_rfc9112_9_6():
     )
 
 
+def test_an_error_response_to_head_has_no_content_rfc9110_9_3_2():
+    assert error_response(404, "not here", b"date: x\r\n", to_head=True) == (
+        b"HTTP/1.1 404 Not Found\r\ndate: x\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 9\r\n"
+        b"connection: close\r\n\r\n"
+    )
+
+
 def test_the_date_is_of_the_current_second_rfc9110_6_6_1(monkeypatch):
     cache = DateCache()
     for second, line in (
