@@ -31,8 +31,9 @@ _WINDOW_BITS_MOST: Final = 15
 _TAIL: Final = b"\x00\x00\xff\xff"
 
 # After a final block comes a new stream (section 7.2.3.4). A sender has one such block for each message or flush;
-# a read full of empty ones would otherwise cost 32,000 streams.
-_STREAMS_MAX: Final = 64
+# a read full of empty ones would otherwise cost 32,000 streams, and a copy of what is left for each. What is counted
+# is a message's, so that it does not depend on how the network has cut it.
+_STREAMS_MAX: Final = 256
 
 # No limit of ratio holds for what stays below this: honest messages may be of zeros, or repeat themselves.
 _RATIO_FREE_BYTES: Final = 2**20
@@ -128,7 +129,7 @@ class Inflater:
         context_takeover: Whether a message may refer to those before it.
     """
 
-    __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_window_bits")
+    __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_streams", "_window_bits")
 
     def __init__(self, window_bits: int, ratio_max: int, *, context_takeover: bool) -> None:
         self._ratio_max = ratio_max
@@ -136,6 +137,7 @@ class Inflater:
         self._window_bits = window_bits
         self._context_takeover = context_takeover
         self._stream: zlib._Decompress | None = None
+        self._streams = 0
 
     def inflate(self, piece: bytes, max_bytes: int, *, final: bool) -> bytes:
         """Inflate the next piece of a message.
@@ -160,11 +162,14 @@ class Inflater:
     def _inflate(self, piece: bytes, max_bytes: int, *, final: bool) -> bytes:
         data = b""
         stream = self._stream
-        for _ in range(_STREAMS_MAX):
+        while True:
             if stream is None or stream.eof:
                 if stream is not None and final and piece == _TAIL:
                     # A final block ended the message: there is no last block for the tail to complete.
                     break
+                if self._streams == _STREAMS_MAX:
+                    raise WebSocketError(1007, f"a compressed message has more than {_STREAMS_MAX} final blocks")
+                self._streams += 1
                 stream = zlib.decompressobj(-self._window_bits)
             data += stream.decompress(piece, max_bytes + 1 - len(data))
             if len(data) > max_bytes:
@@ -172,8 +177,8 @@ class Inflater:
             piece = stream.unused_data
             if not piece:
                 break
-        else:
-            raise WebSocketError(1007, f"compressed data has more than {_STREAMS_MAX} final blocks at once")
+        if final:
+            self._streams = 0
         self._stream = None if final and not self._context_takeover else stream
         return data
 

@@ -156,9 +156,14 @@ def test_a_final_block_that_nothing_follows_ends_the_message_too():
     assert stream.inflate(HELLO, LIMIT, final=True) == b"Hello"
 
 
-def test_final_blocks_without_end_are_refused():
+@pytest.mark.parametrize("size", [1, 2, 3, 2000])
+def test_final_blocks_without_end_are_refused_however_they_come(size):
+    stream = inflater()
+    assert stream.inflate(b"\x03\x00" * 256, LIMIT, final=True) == b""
+    data = b"\x03\x00" * 256 + b"\x03"
     with pytest.raises(WebSocketError) as caught:
-        inflater().inflate(b"\x03\x00" * 1000, LIMIT, final=False)
+        for start in range(0, len(data), size):
+            stream.inflate(data[start : start + size], LIMIT, final=False)
     assert caught.value.code == 1007
 
 
