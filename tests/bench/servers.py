@@ -116,7 +116,7 @@ class Server:
 
     def resident_bytes(self) -> int:
         """Sum the proportional set size of all its processes: what they share counts once."""
-        return sum(_pss_bytes(pid) for pid in _tree(self.process.pid))
+        return sum(_pss_bytes(pid) for pid in tree_of(self.process.pid))
 
 
 def cores() -> tuple[int, int]:
@@ -126,18 +126,19 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def running(kind: Kind, app: str, core: int | None = None) -> Iterator[Server]:
+def running(kind: Kind, app: str, core: int | None = None, lifetime_s: int = LIFETIME_S) -> Iterator[Server]:
     """Start a server of this kind; stop it at the end.
 
     Args:
         app: The name of an application of `apps`, or the import string of any other, as seen from the checkout.
         core: The one it is pinned to; None leaves it to the system.
+        lifetime_s: After this it ends, whatever becomes of the caller.
 
     Raises:
         ServerFailedError: It does not accept connections within `START_S`.
     """
     port = free_port()
-    bounded = ["timeout", "--kill-after=5", str(LIFETIME_S)]
+    bounded = ["timeout", "--kill-after=5", str(lifetime_s)]
     pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     target = app if ":" in app else f"apps:{app}"
     argv = [*bounded, *pinned, sys.executable, "-m", *kind.arguments(target, port)]
@@ -194,14 +195,15 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def cpu_ns_of(pid: int) -> int:
     """Sum the CPU time of a process and all its children, user and system, in nanoseconds."""
-    return sum(_cpu_ns(one) for one in _tree(pid))
+    return sum(_cpu_ns(one) for one in tree_of(pid))
 
 
-def _tree(pid: int) -> list[int]:
+def tree_of(pid: int) -> list[int]:
+    """Return the process ids of a process and all its children."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            found += _tree(int(child))
+            found += tree_of(int(child))
     return found
 
 
