@@ -300,23 +300,26 @@ class Transport(Readable):
 
         Between unix sockets there is no reset, and the peer sees an ordinary end.
         """
-        with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._make_close_reset()
         # Before the close, which TLS would otherwise announce as the end of what is sent.
         self.lose(reason)
         self.close(reason)
+
+    def _make_close_reset(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def close(self, reason: str) -> None:
         """Close the socket, wake whoever waits for it, and drop what is queued."""
         if self.closed:
             return
+        if self._queue is not None or (reason == "keepalive_timeout" and self.is_undelivered):
+            # The peer shall not take what it got for the whole, and the kernel would keep megabytes for one that does
+            # not read, which cannot see the end behind them.
+            self._make_close_reset()
         self.closed = self.eof = True
         self.lose(reason)
         if self._queue is not None:
-            # By a reset: the peer shall not take what it got for the whole, and the kernel would keep megabytes for one
-            # that does not read, which cannot see the end behind them.
-            with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._queue.clear()
         if self._poller is not None:
             self._poller.unregister(self)

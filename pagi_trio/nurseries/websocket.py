@@ -428,7 +428,11 @@ class WebSocketSession:
             await self._opening.abandon()
             return True
         if self._disconnect is None:
-            self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
+            if self.transport.lost:
+                # The application has heard of it by an error at its send, or has not.
+                self._lost(self.transport.lost)
+            else:
+                self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
         return not await self._see_off()
 
     async def _see_off(self) -> bool:

@@ -216,6 +216,22 @@ async def test_a_connection_that_breaks_is_a_1006_for_the_app_rfc6455_7_1_5(pagi
     assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": "client_closed"}]
 
 
+async def test_a_connection_that_breaks_is_a_1006_where_the_app_only_sends_rfc6455_7_1_5(pagi_serve, raw):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "bytes": bytes(65536)})
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await client.read_exactly(1)
+    await until(lambda: server.metrics.value("pagi_websocket_closes_total", code="1006", side="none") == 1)
+    assert server.metrics.value("pagi_websocket_closes_total", code="1011", side="server") == 0
+    assert server.metrics.value("pagi_server_app_errors_total", scope="websocket") == 0
+
+
 async def test_the_app_closes_with_a_code_and_a_reason(pagi_serve, raw):
     async def app(scope, receive, send):
         await receive()

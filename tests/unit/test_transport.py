@@ -290,3 +290,27 @@ async def test_a_closed_transport_has_nothing_to_deliver(pair):
     transport, _ = pair
     transport.close("write_timeout")
     assert not transport.is_undelivered
+
+
+@pytest.mark.parametrize(("reason", "is_reset"), [("keepalive_timeout", True), ("done", False)])
+async def test_a_peer_that_does_not_read_is_reset_once_it_is_given_up(reason, is_reset):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with peer, ours:
+        ours.setblocking(False)
+        transport = Transport(ours, None)
+        sent = fill(transport)
+        assert transport.is_drained
+        assert transport.is_undelivered
+        transport.close(reason)
+        peer.settimeout(10)
+        if is_reset:
+            with pytest.raises(ConnectionResetError):
+                while peer.recv(1 << 20):
+                    pass
+        else:
+            taken = 0
+            while part := peer.recv(1 << 20):
+                taken += len(part)
+            assert taken == len(sent)
