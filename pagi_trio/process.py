@@ -121,6 +121,26 @@ class Signals:
             self.cancel_scope.cancel()
 
 
+class LineFormatter(logging.Formatter):
+    """Writes a record as text that can do nothing but be read.
+
+    An application's error has in it whatever a client made it say: a terminal must not obey that, and no part of it
+    may pass for a record. So what is not printable is escaped, and each line after the first is indented.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record, joined, without an end."""
+        text = super().format(record)
+        return text if text.isprintable() else "\n  ".join(_escape(line) for line in text.split("\n"))
+
+
+def _escape(line: str) -> str:
+    if line.isprintable():
+        return line
+    # Python's notion of printable leaves out the marks that turn the direction of text round, too.
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
+
+
 def set_up_logging(level: str, *, name: str = "", unused: Sequence[str] = ()) -> None:
     """Have the server log to standard error, unless the application has set it up otherwise.
 
@@ -136,7 +156,7 @@ def set_up_logging(level: str, *, name: str = "", unused: Sequence[str] = ()) ->
     if not _log.handlers:
         handler = logging.StreamHandler()
         prefix = f"{name}: " if name else ""
-        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
+        handler.setFormatter(LineFormatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
         _log.addHandler(handler)
         _log.propagate = False
     if unused:
