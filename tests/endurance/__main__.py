@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 
 from tests.endurance.run import Outcome, Plan, endure
 from tests.endurance.samples import Sample
@@ -35,7 +36,9 @@ def main() -> int:
 
 
 def _show(sample: Sample) -> None:
-    print(sample, flush=True)
+    sizes = f"PSS {sample.pss / 2**20:.2f} MiB, RSS {sample.rss / 2**20:.2f} MiB, CPU {sample.cpu_s:.1f} s"
+    counts = f"{sample.objects} objects, {sample.tasks} tasks, {sample.fds} fds, {sample.threads} threads"
+    print(f"{sample.at_s:.1f} s: {sizes}, {counts}, {sample.gauges}", flush=True)
 
 
 def table(outcome: Outcome) -> str:
@@ -58,6 +61,8 @@ def table(outcome: Outcome) -> str:
     done, left = outcome.done, outcome.left
     lines.append(f"{done.total():,} sessions came to their end, {left.total():,} left before it.")
     lines.append(", ".join(f"{name} {done[name]:,}+{left[name]:,}" for name in sorted({*done, *left})) + ".")
+    more = Counter(outcome.last.types) - Counter(outcome.first.types)
+    lines.append(f"More objects than before: {', '.join(f'{name} {count:+}' for name, count in more.most_common(8))}.")
     if outcome.growth is not None:
         growth = outcome.growth
         lines.append(
