@@ -64,7 +64,7 @@ def test_the_defaults_are_those_of_the_design():
     )
     assert (config.websocket.message_max_bytes, config.websocket.deflate) == (16 * 2**20, True)
     assert (config.websocket.ping_interval_s, config.websocket.ping_timeout_s) == (20, 20)
-    assert (config.websocket.fragments, config.websocket.inflate_ratio) == (65536, 100)
+    assert (config.websocket.fragments, config.websocket.inflate_ratio) == (131072, 100)
     assert (config.websocket.pings_outstanding, config.websocket.idle_s) == (100, 0)
     assert config.metrics == MetricsSettings(enabled=True, bind=None, flush_interval_s=0.05)
     assert config.scheme == "http"

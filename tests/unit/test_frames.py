@@ -7,6 +7,7 @@ import sys
 import pytest
 from websockets import utils
 
+from pagi_trio.config import Config
 from pagi_trio.errors import WebSocketError
 from pagi_trio.wire import frames
 from pagi_trio.wire.deflate import DeflateParameters
@@ -283,6 +284,14 @@ def test_rfc6455_10_4_the_number_of_fragments_is_bounded():
     three = frame(0x01, b"a") + frame(0x00) + frame(0x80, b"b")
     assert events(three, Decoder(100, fragments_max=3)) == [(TEXT, "ab")]
     assert refusal(three, Decoder(100, fragments_max=2)).code == 1009
+
+
+def test_the_default_bound_takes_the_most_fragments_that_autobahn_sends():
+    decoder = Decoder(4 * 2**20, fragments_max=Config().websocket.fragments)
+    # Case 9.3.1: frames of 64 bytes, then one of none, since the last full one does not know that it is the last.
+    middle = frame(0x00, bytes(64))
+    sent = frame(0x02, bytes(64)) + middle * 65_535 + frame(0x80)
+    assert events(sent, decoder) == [(BINARY, bytes(4 * 2**20))]
 
 
 def test_the_limit_is_of_each_message():
