@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pagi_trio.cli import make_command
-from pagi_trio.config import Config
+from pagi_trio.cli_options import format_default
+from pagi_trio.config import SETTINGS, Config
 from pagi_trio.metrics.catalog import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +106,46 @@ def test_the_code_of_the_configuration_page_runs():
     assert names["config"] == Config(bind=("0.0.0.0:8000",)).replace(timeouts={"graceful_s": 10})
 
 
+def missing_tests(text):
+    """Return the tests named in code that do not exist."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    return [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or (name and f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8"))
+    ]
+
+
+def wrong_defaults(text):
+    """Return the rows of a table whose first cells are not a setting and its default."""
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| (\S+) \|", text, re.MULTILINE)
+    return [
+        f"{key} {default}"
+        for key, default in rows
+        if key not in SETTINGS or default != (f"`{shown}`" if (shown := format_default(SETTINGS[key])) else "unset")
+    ]
+
+
+def test_each_promise_of_the_security_page_has_its_tests_and_each_limit_its_default():
+    text = (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
+    assert missing_tests(text) == []
+    assert wrong_defaults(text) == []
+    promises, _, rest = text.partition("\n## The defaults\n")
+    for promise in promises.split("\n**")[1:]:
+        assert "\n- `tests/" in promise, f"no test holds {promise[:40]!r}"
+    limits = {key for key in SETTINGS if key.startswith(("limits.", "websocket."))} - {"websocket.deflate"}
+    assert {key for key in limits if f"| `{key}` |" not in rest} == set()
+
+
 def test_what_is_wrong_is_found():
+    assert missing_tests("`tests/unit/test_docs.py::test_nothing` `tests/no.py` `tests/unit/test_docs.py`") == [
+        "tests/unit/test_docs.py::test_nothing",
+        "tests/no.py::",
+    ]
+    assert wrong_defaults("| `limits.headers` | `127` |\n| `limits.body_bytes` | unset |\n| `no.such` | unset |") == [
+        "limits.headers `127`",
+        "no.such unset",
+    ]
     assert missing_names("pagi_sse_events_sent_total pagi_server_connections pagi_sse_cats_total") == [
         "pagi_sse_cats_total"
     ]
