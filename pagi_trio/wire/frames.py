@@ -80,7 +80,7 @@ class Decoder:
         "_unread",
     )
 
-    def __init__(self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = 131072) -> None:
+    def __init__(self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = 2**17) -> None:
         """Make a decoder at the start of a connection.
 
         Args:
