@@ -77,7 +77,7 @@ class Upload:
             payload, used = self._framing.feed(data)
             connection.buffer = data[used:]
             # Framing costs time, and is worth none: a body of tiny chunks must not keep the loop.
-            transport.budget -= (used - len(payload)) >> 5
+            transport.budget -= (used - len(payload)) >> 3
             if payload or self._framing.done:
                 break
             # Not all of it may have been used, where it is very many lines.
