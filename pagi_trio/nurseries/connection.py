@@ -37,7 +37,6 @@ _TIMEOUTS: Final = {
     TLS: "client_timeout",
     HEAD: "client_timeout",
     IDLE: "keepalive_timeout",
-    CLOSING: "done",
 }
 
 READ_AHEAD_BYTES: Final = 65536
@@ -266,7 +265,8 @@ class Connection(ABC):
 
     def _expire(self) -> None:
         """Deal with a state that has lasted too long."""
-        self.abort(_TIMEOUTS[self.state])
+        # The end that a client does not answer has its reason already.
+        self.abort(self.reason if self.state == CLOSING else _TIMEOUTS[self.state])
 
     def abort(self, reason: str) -> None:
         """Close at once; whoever sends gets an error, whoever receives the disconnect."""

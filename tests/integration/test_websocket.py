@@ -414,6 +414,25 @@ async def test_a_silent_client_is_dropped_by_the_ping_timeout(pagi_serve, raw):
     assert events == [{"type": "websocket.disconnect", "code": 1006, "reason": "keepalive_timeout"}]
 
 
+async def test_an_idle_session_is_closed_and_counted_as_that_whether_its_client_answers_or_not(
+    pagi_serve, raw, monkeypatch
+):
+    monkeypatch.setattr(service, "LINGER_S", 0.01)
+    app, _events, _ended = recorder()
+    server = await pagi_serve(app, lifespan="off", websocket={"idle_s": 0.01, "ping_interval_s": 0})
+    for answers in (True, False):
+        async with raw(server) as client:
+            await open_websocket(client)
+            first, payload = await read_frame(client)
+            assert (first, payload[:2]) == (0x88, struct.pack("!H", 1000))
+            if answers:
+                await client.send(frame(8, payload))
+            assert await client.read_to_end() == b""
+    await until(lambda: server.metrics.value("pagi_server_connections_active") == 0)
+    assert server.metrics.value("pagi_server_connections_closed_total", reason="idle_timeout") == 2
+    assert server.metrics.value("pagi_websocket_closes_total", code="1000", side="server") == 2
+
+
 async def test_messages_are_deflated_where_the_client_offers_it_rfc7692(pagi_serve, raw):
     server = await pagi_serve(echo, lifespan="off")
     text = b"the same again and again " * 100
