@@ -58,14 +58,14 @@ class WSGIAdapter:
     """A WSGI application, called in a worker thread.
 
     hypercorn's wrapper gathers the body and makes the environ. It takes the end of a connection for the end of the
-    body, and an empty iterable for no response; both are put right here.
+    body, and an empty iterable for no response, and has errors written to standard output; all are put right here.
     """
 
     def __init__(self, app: WSGIApp) -> None:
         from hypercorn.app_wrappers import WSGIWrapper  # noqa: PLC0415 - a tenth of the start, for WSGI alone
 
         # The server refuses a body that is too long before the wrapper sees it, and with a better status.
-        self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_never_empty, app)), sys.maxsize)
+        self._wrapper = WSGIWrapper(cast("WSGIFramework", partial(_put_right, app)), sys.maxsize)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope, as ASGI says; lifespan is declined and a WebSocket refused."""
@@ -82,7 +82,8 @@ class WSGIAdapter:
         await call(scope, receive_or_raise, send, trio.to_thread.run_sync, trio.from_thread.run)
 
 
-def _never_empty(app: WSGIApp, environ: dict[str, object], start_response: StartResponse) -> _Body:
+def _put_right(app: WSGIApp, environ: dict[str, object], start_response: StartResponse) -> _Body:
+    environ["wsgi.errors"] = sys.stderr
     return _Body(app(environ, start_response))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
 import flask
@@ -115,6 +116,7 @@ async def test_the_environ_says_what_pep3333_asks_for(pagi_serve, raw):
         "REMOTE_ADDR": "127.0.0.1",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
     }
     assert {name: environ[name] for name in expected} == expected
     assert int(environ["SERVER_PORT"]) == server.port
