@@ -178,7 +178,12 @@ _DEPARTURES: Final = frozenset(("ClientDisconnect", "WebSocketDisconnect", "Clie
 
 
 def _says_that_the_client_left(error: BaseException) -> bool:
-    return isinstance(error, ClientDisconnected) or type(error).__name__ in _DEPARTURES
+    if isinstance(error, BaseExceptionGroup):
+        return all(_says_that_the_client_left(part) for part in error.exceptions)
+    if isinstance(error, ClientDisconnected) or type(error).__name__ in _DEPARTURES:
+        return True
+    # Litestar raises an error of its own from the group that its streams make of ours.
+    return error.__cause__ is not None and _says_that_the_client_left(error.__cause__)
 
 
 def _split(
