@@ -1,4 +1,4 @@
-"""FastAPI over real sockets: dependencies, background tasks, threads, files, streams and WebSockets."""
+"""FastAPI, beyond what all frameworks have in common: dependencies, background tasks, threads, files, streams and WebSockets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-import httpx
 import pytest
 import trio
 import trio_websocket
 from fastapi import BackgroundTasks, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+
+from .observe import app_errors, one_connection
 
 pytestmark = pytest.mark.trio
 
@@ -32,17 +33,6 @@ class Log(list[str]):
     async def wait(self):
         with trio.fail_after(5):
             await self.ended.wait()
-
-
-def one_connection(server):
-    """Return a client whose requests share one connection."""
-    return httpx.AsyncClient(
-        base_url=server.url, verify=False, trust_env=False, timeout=5, limits=httpx.Limits(max_connections=1)
-    )
-
-
-def app_errors(server):
-    return sum(server.metrics.value("pagi_server_app_errors_total", scope=s) for s in ("http", "websocket", "sse"))
 
 
 async def test_bodies_and_parameters_are_validated_on_one_connection(pagi_serve):

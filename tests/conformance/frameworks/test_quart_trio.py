@@ -1,35 +1,18 @@
-"""Quart-Trio over real sockets: an application that answers from child tasks and always listens beside it."""
+"""Quart-Trio, beyond what all frameworks have in common: an application that answers from child tasks and always listens beside it."""
 
 from __future__ import annotations
 
-import httpx
 import pytest
 import trio
 import trio_websocket
 from quart import abort, request, websocket
 from quart_trio import QuartTrio
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from pagi_trio.testing import serving
 
+from .observe import app_errors, one_connection, wait
+
 pytestmark = pytest.mark.trio
-
-
-def one_connection(server):
-    """Return a client whose requests share one connection."""
-    return httpx.AsyncClient(
-        base_url=server.url, verify=False, trust_env=False, timeout=5, limits=httpx.Limits(max_connections=1)
-    )
-
-
-def app_errors(server):
-    return sum(server.metrics.value("pagi_server_app_errors_total", scope=s) for s in ("http", "websocket", "sse"))
-
-
-async def wait(event):
-    with trio.fail_after(5):
-        await event.wait()
 
 
 @pytest.fixture
@@ -41,27 +24,6 @@ def app():
         return "plain"
 
     return app
-
-
-async def test_one_request_after_another_on_one_connection(pagi_serve, app):
-    @app.post("/items/<int:number>")
-    async def item(number):
-        return {"number": number, "q": request.args["q"], **await request.get_json()}
-
-    @app.get("/nothing")
-    async def nothing():
-        return "", 204
-
-    server = await pagi_serve(app)
-    async with one_connection(server) as client:
-        for number in range(5):
-            response = await client.post(f"/items/{number}?q=ä", json={"sent": "ü"})
-            assert response.json() == {"number": number, "q": "ä", "sent": "ü"}
-            assert (await client.get("/nothing")).status_code == 204
-            assert (await client.head("/plain")).headers["content-length"] == "5"
-            assert (await client.get("/missing")).status_code == 404
-    assert server.metrics.value("pagi_server_connections_total") == 1
-    assert app_errors(server) == 0
 
 
 async def test_pipelined_requests_survive_the_listening_task(pagi_serve, app, raw):
@@ -160,30 +122,6 @@ async def test_a_client_that_leaves_cancels_the_handler(pagi_serve, app, raw):
     assert app_errors(server) == 0
 
 
-async def test_a_client_that_leaves_ends_its_stream(pagi_serve, app, raw):
-    ended = trio.Event()
-
-    @app.get("/endless")
-    async def endless():
-        async def parts():
-            try:
-                while True:
-                    yield bytes(65536)
-            finally:
-                ended.set()
-
-        return parts()
-
-    server = await pagi_serve(app)
-    async with raw(server) as client:
-        await client.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.read_exactly(100_000)
-    await wait(ended)
-    async with one_connection(server) as client:
-        assert (await client.get("/plain")).text == "plain"
-    assert app_errors(server) == 0
-
-
 async def test_an_event_stream_counts_what_the_client_counts(pagi_serve, app):
     @app.get("/events")
     async def events():
@@ -258,28 +196,6 @@ async def test_a_websocket_counts_what_the_client_counts(pagi_serve, app):
     assert app_errors(server) == 0
 
 
-async def test_a_websocket_is_closed_by_its_handler_with_a_code_and_a_reason(pagi_serve, app):
-    @app.websocket("/ws")
-    async def leave():
-        await websocket.accept()
-        await websocket.send("bye")
-        await websocket.close(4001, "enough")
-
-    server = await pagi_serve(app)
-
-    def session():
-        # In a thread, by websockets: trio-websocket leaves its socket open when the server closes first.
-        with connect(server.ws_url + "/ws") as client:
-            assert client.recv(timeout=5) == "bye"
-            with pytest.raises(ConnectionClosed) as closed:
-                client.recv(timeout=5)
-        return closed.value.rcvd
-
-    close = await trio.to_thread.run_sync(session)
-    assert (close.code, close.reason) == (4001, "enough")
-    assert app_errors(server) == 0
-
-
 async def test_before_and_after_serving_run_once_around_everything(app):
     phases = []
 
@@ -302,24 +218,3 @@ async def test_before_and_after_serving_run_once_around_everything(app):
             assert (await client.get("/plain")).text == "plain"
         assert sorted(phases) == ["before", "enter"]
     assert sorted(phases[2:]) == ["after", "leave"]
-
-
-async def test_a_task_of_the_application_outlives_the_request(pagi_serve, app):
-    go_on, done = trio.Event(), trio.Event()
-
-    async def work():
-        await go_on.wait()
-        done.set()
-
-    @app.get("/order")
-    async def order():
-        app.add_background_task(work)
-        return "ordered"
-
-    server = await pagi_serve(app)
-    async with one_connection(server) as client:
-        assert (await client.get("/order")).text == "ordered"
-        assert (await client.get("/plain")).text == "plain"
-        assert not done.is_set()
-        go_on.set()
-        await wait(done)
