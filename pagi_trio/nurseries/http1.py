@@ -5,6 +5,7 @@ Source: RFC 9112 sections 2.2, 9.3 and 9.6.
 
 from __future__ import annotations
 
+import re
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 DRAIN_BYTES: Final = 65536
 """How much of a body that its application did not read is read and dropped to keep the connection; beyond that a
 new connection costs less."""
+
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 
 
 class HTTP1Connection(Connection):
@@ -150,8 +153,8 @@ class HTTP1Connection(Connection):
                 return None
             buffer = buffer + data if buffer else data
         if buffer.startswith(b"\r\n"):
-            # One empty line is let pass (RFC 9112 section 2.2); behind it, another is no request line.
-            buffer = self.buffer = buffer[2:]
+            # Empty lines are let pass (RFC 9112 section 2.2), however many: those that come one by one were as well.
+            buffer = self.buffer = _EMPTY_LINES.sub(b"", buffer, 1)
             self._scanned = scanned = 0
             if not buffer:
                 return None

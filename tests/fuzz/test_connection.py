@@ -72,8 +72,9 @@ def test_the_responses_are_the_same_however_the_requests_are_cut(data):
         (b"GET /" + b"x" * 100 + _WORDS[0], [414]),
         (_WORDS[0][:-2] + _WORDS[4] + b"\r\n", [431]),
         (_WORDS[6] + b"y" * 600, [413]),
+        (b"\r\n\r\n" + _WORDS[0], [200]),
     ],
-    ids=["pipelined", "bodies", "refused", "line", "head", "body"],
+    ids=["pipelined", "bodies", "refused", "line", "head", "body", "empty lines"],
 )
 def test_the_responses_are_those_that_are_due(data, statuses):
     """What the property above compares is more than silence."""
