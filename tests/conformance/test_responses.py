@@ -9,8 +9,10 @@ import array
 from http import HTTPStatus
 
 import pytest
+import trio
 
 from pagi_trio.errors import AppProtocolError
+from pagi_trio.testing import serving
 
 from .misuse import CUT, ERROR, Case, Player, Whole, body, start
 from .strict_client import FINE, Cut, connected
@@ -287,3 +289,24 @@ async def test_what_is_odd_and_allowed_reaches_the_client_whole(pagi_serve, even
         assert reply.status == 200
         assert reply.body == (b"" if request_bytes.startswith(b"HEAD") else b"hello")
     assert app.errors == []
+
+
+@pytest.mark.trio
+async def test_a_response_that_the_end_of_the_server_cuts_short_is_not_taken_for_the_whole(request_bytes):
+    begun = trio.Event()
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(b"hel", more=True))
+        begun.set()
+        await trio.sleep_forever()
+
+    async with serving(app, lifespan="off", timeouts={"graceful_s": 0}) as server, connected(server) as client:
+        await client.send(request_bytes)
+        await begun.wait()
+        server.handle.shutdown()
+        if request_bytes.startswith(b"HEAD"):
+            assert (await client.read_reply(request_bytes)).body == b""
+        else:
+            with pytest.raises(Cut):
+                await client.read_reply(request_bytes)

@@ -529,3 +529,18 @@ async def _hold(connecting, task_status):
     async with connecting as client:
         task_status.started(client)
         await trio.sleep_forever()
+
+
+async def test_a_body_that_ends_with_the_connection_has_no_close_notify_where_its_app_fails_rfc9112_9_8(
+    pagi_serve, authority, tls, caplog
+):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise ValueError("in the middle")
+
+    server = await pagi_serve(app, lifespan="off", tls=authority.files)
+    async with tls(server) as client:
+        await client.send(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(trio.BrokenResourceError):
+            await client.read_to_end()
