@@ -72,9 +72,9 @@ class Growth:
     """How memory went after the server had settled.
 
     Attributes:
-        before: Bytes of PSS, the median of the first fifth of the samples.
-        after: The same, of the last fifth.
-        slope: Of a least-squares line through all of them, times their duration: bytes.
+        before: Bytes of PSS, the median of the first minute.
+        after: The same, of the last minute.
+        slope: Of a least-squares line through all samples, times their duration: bytes.
     """
 
     before: float
@@ -83,11 +83,14 @@ class Growth:
 
     @classmethod
     def of(cls, samples: list[Sample]) -> Growth:
-        fifth = max(1, len(samples) // 5)
+        """Judge at least two samples; a run that is too short for minutes is judged by its fifths."""
         times = [one.at_s for one in samples]
         sizes = [one.pss for one in samples]
-        slope = linear_regression(times, sizes).slope * (times[-1] - times[0]) if len(samples) > 2 else 0.0
-        return cls(median(sizes[:fifth]), median(sizes[-fifth:]), slope)
+        duration_s = times[-1] - times[0]
+        window_s = min(60.0, duration_s / 5)
+        before = median(one.pss for one in samples if one.at_s <= times[0] + window_s)
+        after = median(one.pss for one in samples if one.at_s >= times[-1] - window_s)
+        return cls(before, after, linear_regression(times, sizes).slope * duration_s)
 
     @property
     def share(self) -> float:
