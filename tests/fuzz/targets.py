@@ -36,6 +36,10 @@ _HEADS = (
     b"POST /a%41?b=c HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\nCookie: a=b\r\nCookie: c=d\r\n\r\nabcGET /",
     b"PUT http://h/x?y HTTP/1.1\r\nHost: [::1]:8\r\nTransfer-Encoding: chunked\r\n\r\n" + _CHUNKED,
     b"PATCH /? HTTP/1.2\r\nHost:\r\nExpect: 100-Continue\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\nTransfer-Encoding: chunked, \r\n\r\n"
+    + b"0" * 30
+    + b"\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0000000000000000000000000000000001\r\n\r\n\0",
     b"OPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n",
 )
