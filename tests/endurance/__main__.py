@@ -15,7 +15,7 @@ from tests.endurance.run import Outcome, Plan, endure
 from tests.endurance.samples import Sample
 
 ROWS = 13
-COLUMNS = "| minute | CPU | PSS, MiB | RSS, MiB | objects | tasks | fds | threads | open |"
+COLUMNS = "| minute | CPU | own memory, MiB | PSS, MiB | objects | tasks | fds | threads | open |"
 
 
 def main() -> int:
@@ -36,7 +36,8 @@ def main() -> int:
 
 
 def _show(sample: Sample) -> None:
-    sizes = f"PSS {sample.pss / 2**20:.2f} MiB, RSS {sample.rss / 2**20:.2f} MiB, CPU {sample.cpu_s:.1f} s"
+    own, pss, rss = (f"{size / 2**20:.2f} MiB" for size in (sample.own, sample.pss, sample.rss))
+    sizes = f"own memory {own}, PSS {pss}, RSS {rss}, CPU {sample.cpu_s:.1f} s"
     counts = f"{sample.objects} objects, {sample.tasks} tasks, {sample.fds} fds, {sample.threads} threads"
     print(f"{sample.at_s:.1f} s: {sizes}, {counts}, {sample.gauges}", flush=True)
 
@@ -51,8 +52,8 @@ def table(outcome: Outcome) -> str:
         cells = (
             f"{one.at_s / 60:.1f}",
             f"{cpu:.0%}",
+            f"{one.own / 2**20:.2f}",
             f"{one.pss / 2**20:.2f}",
-            f"{one.rss / 2**20:.2f}",
             f"{one.objects:,}",
         )
         opened = one.gauges.get("pagi_server_connections_active", 0)

@@ -23,7 +23,8 @@ class Sample:
     Attributes:
         at_s: Since the clients began.
         cpu_s: Used so far, by all its processes.
-        pss: Bytes; what processes share counts once.
+        pss: Bytes; what processes share counts once. Its part of files changes with what else runs on the machine.
+        own: The part of it that is of no file: heap, stacks, shared memory.
         rss: Bytes.
         fds: Open file descriptors of all processes.
         threads: Of all processes.
@@ -36,6 +37,7 @@ class Sample:
     at_s: float
     cpu_s: float
     pss: int
+    own: int
     rss: int
     fds: int
     threads: int
@@ -57,6 +59,7 @@ class Sample:
             at_s=at_s,
             cpu_s=server.cpu_ns() / 1e9,
             pss=server.resident_bytes(),
+            own=sum(_own_bytes(pid) for pid in pids),
             rss=sum(_status(pid, "VmRSS") * 1024 for pid in pids),
             fds=sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids),
             threads=sum(_status(pid, "Threads") for pid in pids),
@@ -72,7 +75,7 @@ class Growth:
     """How memory went after the server had settled.
 
     Attributes:
-        before: Bytes of PSS, the median of the first minute.
+        before: Bytes of its own, the median of the first minute.
         after: The same, of the last minute.
         slope: Of a least-squares line through all samples, times their duration: bytes.
     """
@@ -85,11 +88,11 @@ class Growth:
     def of(cls, samples: list[Sample]) -> Growth:
         """Judge at least two samples; a run that is too short for minutes is judged by its fifths."""
         times = [one.at_s for one in samples]
-        sizes = [one.pss for one in samples]
+        sizes = [one.own for one in samples]
         duration_s = times[-1] - times[0]
         window_s = min(60.0, duration_s / 5)
-        before = median(one.pss for one in samples if one.at_s <= times[0] + window_s)
-        after = median(one.pss for one in samples if one.at_s >= times[-1] - window_s)
+        before = median(one.own for one in samples if one.at_s <= times[0] + window_s)
+        after = median(one.own for one in samples if one.at_s >= times[-1] - window_s)
         return cls(before, after, linear_regression(times, sizes).slope * duration_s)
 
     @property
@@ -101,6 +104,12 @@ class Growth:
 def _get(url: str, context) -> bytes:
     with urllib.request.urlopen(url, timeout=PAGE_S, context=context) as response:
         return response.read()
+
+
+def _own_bytes(pid: int) -> int:
+    # These lines are in Linux 5.9 and later.
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def _status(pid: int, name: str) -> int:

@@ -11,8 +11,18 @@ MIB = 2**20
 
 
 def samples(sizes):
-    rest = {"cpu_s": 0.0, "rss": 0, "fds": 0, "threads": 0, "tasks": 0, "objects": 0, "types": {}, "gauges": {}}
-    return [Sample(at_s=300.0 + 5 * i, pss=int(size), **rest) for i, size in enumerate(sizes)]
+    rest = {
+        "cpu_s": 0.0,
+        "pss": 0,
+        "rss": 0,
+        "fds": 0,
+        "threads": 0,
+        "tasks": 0,
+        "objects": 0,
+        "types": {},
+        "gauges": {},
+    }
+    return [Sample(at_s=300.0 + 5 * i, own=int(size), **rest) for i, size in enumerate(sizes)]
 
 
 @pytest.mark.parametrize(

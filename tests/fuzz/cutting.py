@@ -10,14 +10,19 @@ from zlib import crc32
 T = TypeVar("T")
 
 _PIECES_MAX = 8
+_STEPS_MAX = 2000
 
 
 def cuttings(data: bytes) -> list[list[bytes]]:
-    """Cut in three ways: not at all, after every byte, and at random places that depend on the bytes alone."""
+    """Cut in three ways: not at all, after every byte, and at random places that depend on the bytes alone.
+
+    Long data is cut into a few thousand pieces, not after every byte.
+    """
     random = Random(crc32(data))
     places = sorted(random.randint(0, len(data)) for _ in range(random.randrange(_PIECES_MAX)))
     pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
-    return [[data], [data[i : i + 1] for i in range(len(data))], pieces]
+    step = 1 + len(data) // _STEPS_MAX
+    return [[data], [data[i : i + step] for i in range(0, len(data), step)], pieces]
 
 
 def read_alike(read: Callable[[list[bytes]], T], data: bytes) -> T:
