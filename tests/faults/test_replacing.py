@@ -67,9 +67,10 @@ async def test_two_hundred_recycled_workers_under_load_leave_exact_totals_and_no
         async with trio.open_nursery() as clients:
             for client in (crowd.keep_alive, crowd.keep_alive, crowd.once, crowd.listen, crowd.talk):
                 clients.start_soon(client)
-            await wait_recycled(server, 20)
+            for count in range(5, 21, 5):
+                await wait_recycled(server, count)
             early_bytes, early_page = shared_bytes(server.process.pid), watch.sizes[-1]
-            for count in range(40, RECYCLES + 1, 20):
+            for count in range(25, RECYCLES + 1, 5):
                 await wait_recycled(server, count)
             crowd.stop()
         await watch.leave()
