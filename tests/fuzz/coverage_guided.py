@@ -13,7 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
-MISSING = "atheris is not installed; in a venv of its own: pip install atheris, and what the project requires"
+MISSING = "atheris is not installed: pip install atheris -e '.[dev]'"
 
 TARGETS_MODULE = "tests.fuzz.targets"
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pagi_trio.metrics import negotiation
 from pagi_trio.wire import body, deflate, frames, handshake, head, response, sse
+from tests.fuzz import coverage_guided
 from tests.fuzz.targets import TARGETS, Target
 
 PROFILE = settings(
@@ -60,6 +61,17 @@ def test_the_seeds_are_good(name: str) -> None:
         TARGETS[name].check(seed)
         for end in range(len(seed)):
             TARGETS[name].check(seed[:end])
+
+
+def test_what_was_found_is_run_again(monkeypatch, tmp_path):
+    found = tmp_path / "crash-1"
+    found.write_bytes(TARGETS["events"].seeds[0])
+    monkeypatch.setattr("sys.argv", ["coverage_guided", "--target", "events", "--replay", str(found)])
+    coverage_guided.main()
+    monkeypatch.setattr(sse, "_LINE_START_BYTES", 4)
+    found.write_bytes(b"database\n\n")
+    with pytest.raises(AssertionError):
+        coverage_guided.main()
 
 
 # What must be found: faults like those that other servers had, each planted in one place.
