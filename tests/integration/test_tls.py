@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,79 +16,13 @@ import trio_websocket
 
 from pagi_trio.testing import serving
 
-from .conftest import RawClient, hello, read_body, respond, until
+from .conftest import hello, read_body, respond, until
 
 trustme = pytest.importorskip("trustme")
 
 pytestmark = pytest.mark.trio
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Authority:
-    """A certificate authority, the files of one server, and contexts for clients.
-
-    Attributes:
-        files: The server's settings.
-        pem: The server's certificate.
-    """
-
-    def __init__(self, directory):
-        self._ca = trustme.CA()
-        certificate = self._ca.issue_cert("127.0.0.1")
-        self.pem = certificate.cert_chain_pems[0].bytes().decode()
-        paths = {name: str(directory / f"{name}.pem") for name in ("certfile", "keyfile", "ca_certs")}
-        certificate.cert_chain_pems[0].write_to_path(paths["certfile"])
-        certificate.private_key_pem.write_to_path(paths["keyfile"])
-        self._ca.cert_pem.write_to_path(paths["ca_certs"])
-        self._ca_file = paths.pop("ca_certs")
-        self.files = paths
-
-    def verifying(self, mode):
-        return {**self.files, "ca_certs": self._ca_file, "verify_mode": mode}
-
-    def client(self, *, certificate=None):
-        context = ssl.create_default_context(cafile=self._ca_file)
-        if certificate is not None:
-            certificate.configure_cert(context)
-        return context
-
-    def certificate(self, **validity):
-        return self._ca.issue_cert(
-            "me@example.org",
-            common_name='Smith, "J"',
-            organization_name="Example",
-            organization_unit_name="Unit",
-            **validity,
-        )
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def tls(authority):
-    """``async with tls(server) as client``: a raw connection over TLS; everything in it has ten seconds."""
-
-    @asynccontextmanager
-    async def connect(server, context=None, *, https_compatible=True):
-        with trio.fail_after(10):
-            stream = await trio.open_ssl_over_tcp_stream(
-                "127.0.0.1",
-                server.port,
-                ssl_context=context or authority.client(),
-                https_compatible=https_compatible,
-            )
-            try:
-                await stream.do_handshake()
-                yield RawClient(stream)
-            finally:
-                await trio.aclose_forcefully(stream)
-
-    return connect
-
 
 LEAVE = {"close_notify": trio.SSLStream.aclose, "cut": trio.aclose_forcefully}
 
