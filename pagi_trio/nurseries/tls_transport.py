@@ -63,6 +63,9 @@ class TLSTransport(Transport):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             if not sent:
                 raise BlockingIOError from None
+        except ssl.SSLEOFError:
+            # What Python makes of the EPIPE or ECONNRESET that OpenSSL got.
+            raise BrokenPipeError from None
         return sent
 
     async def handshake(self) -> None:
