@@ -42,7 +42,7 @@ class Keepalive:
             WebSocketError: 1008 if the client sends pings without end and does not read the answers.
         """
         if self._transport.is_drained:
-            self._transport.post(encode(PONG, payload))
+            self._answer(payload)
             return
         # Only the latest ping needs an answer (RFC 6455 section 5.5.3), so a flood of them cannot fill the queue of a
         # client that does not read.
@@ -51,6 +51,12 @@ class Keepalive:
         most = self._settings.pings_outstanding
         if self._owed_count > most:
             raise WebSocketError(1008, f"more than {most} pings, and their pongs are not read")
+
+    def _answer(self, payload: bytes) -> None:
+        """Send a pong, which answers all pings before it as well."""
+        self._owed = None
+        self._owed_count = 0
+        self._transport.post(encode(PONG, payload))
 
     def ponged(self) -> None:
         """Take note of a pong, whatever it answers."""
@@ -69,10 +75,9 @@ class Keepalive:
         """
         settings = self._settings
         if self._owed is not None and self._transport.is_drained:
-            self._transport.post(encode(PONG, self._owed))
-            self._owed = None
-            self._owed_count = 0
-        if is_busy:
+            self._answer(self._owed)
+        if is_busy or is_unread or not self._transport.is_drained:
+            # A message that still leaves, or waits for the application, is one all the same.
             self._quiet_since = now
         elif settings.idle_s and now - self._quiet_since > settings.idle_s:
             return "idle_timeout"

@@ -107,7 +107,8 @@ class Upload:
             return
         earned = (self.taken - self._paid) / rate
         self._paid = self.taken
-        self._credit_s = min(self._credit_s + earned, PAUSE_S) - elapsed
+        # What there was to begin with may be more than can be earned.
+        self._credit_s = min(self._credit_s + earned, max(self._credit_s, PAUSE_S)) - elapsed
         if self._credit_s < 0:
             raise RequestError(408, f"the body comes slower than {rate} bytes a second")
 
