@@ -117,14 +117,14 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "pagi_server_connections_rejected_total",
         "counter",
         "Connections turned away before a request of theirs was read: beyond the limit, which no other metric counts, "
-        "because the server stops, or since their TLS handshake failed.",
+        "because the server stops, or since their TLS handshake failed or took too long.",
         labels=(("reason", ("limit", "shutdown", "handshake")),),
     ),
     Metric(
         "pagi_server_connections_closed_total",
         "counter",
         "Connections that ended, by why; done is after a whole response or a WebSocket's closing handshake. "
-        "With the open ones, these are all that were accepted.",
+        "With the open ones, these are all that were accepted: those of a worker that was killed are a server_error.",
         labels=(("reason", CLOSE_REASONS),),
     ),
     Metric(
@@ -232,14 +232,15 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "pagi_websocket_handshakes_total",
         "counter",
         "Requests for a WebSocket, by what became of them: accepted, refused by another response, invalid, "
-        "or abandoned by the client before it had an answer.",
+        "or abandoned, since the client left, or the server was stopped at once, before there was an answer.",
         labels=(("outcome", ("accepted", "refused", "invalid", "abandoned")),),
     ),
     Metric(
         "pagi_websocket_closes_total",
         "counter",
         "WebSocket connections that ended, by close code and by whose Close frame came first; "
-        "1006 and none is without one. With the open ones, these are all that were accepted.",
+        "1006 and none is without one, as are those of a worker that was killed. "
+        "With the open ones, these are all that were accepted.",
         labels=(("code", CLOSE_CODES), ("side", CLOSE_SIDES)),
     ),
     Metric(
@@ -344,6 +345,33 @@ def index(name: str, **labels: str) -> int:
 def by_label(name: str) -> dict[str, int]:
     """Return the places of all series of a metric with one label, by that label's value."""
     return {series.labels[0][1]: series.index for series in SERIES if series.metric.name == name}
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A counter of beginnings and the counter of their ends, by index: what was begun and not ended is open.
+
+    Attributes:
+        begun: The series that counts beginnings.
+        ended: All series that count ends.
+        cut: The one of them that is for what was open when its process was killed.
+    """
+
+    begun: int
+    ended: tuple[int, ...]
+    cut: int
+
+
+def _balance(begun: str, ended: str, **cut: str) -> Balance:
+    ends = tuple(series.index for series in SERIES if series.metric.name == ended)
+    return Balance(index(begun), ends, index(ended, **cut))
+
+
+BALANCES: Final = (
+    _balance("pagi_server_connections_total", "pagi_server_connections_closed_total", reason="server_error"),
+    _balance("pagi_websocket_connections_total", "pagi_websocket_closes_total", code="1006", side="none"),
+)
+"""What stays true though a worker is killed, which cannot count the ends of what it had open."""
 
 
 def is_by_slot(name: str) -> bool:

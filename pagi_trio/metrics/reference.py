@@ -48,7 +48,12 @@ carries a path, an address or a process id. The page also has `process_*`, `pyth
   may miss the messages and events of the last 50 ms (`--metrics-flush-interval`); one whose event loop stands still
   adds them when it goes on.
 - Counters never decrease while the server lives, whichever page is read and whatever becomes of a worker. Its
-  connections are no longer active once the parent knows of its end.
+  connections are no longer active once the parent knows of its end, and count in the same moment as closed: by
+  `server_error`, and WebSockets by 1006, if it was killed.
+- At every moment `pagi_server_connections_total` is the active connections and the sum of
+  `pagi_server_connections_closed_total`, and the same goes for WebSockets and `pagi_websocket_closes_total`. A client
+  that leaves behind more messages than its application takes counts as 1006 when that is seen, though a Close may come
+  behind them.
 - The numbers equal what the clients count, for connections that ended by a close handshake or a completed response.
   Where a connection was cut, a client may have received less than was sent, never more. After `kill -9` of a worker
   its messages and events of the last 50 ms may be missing.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Self
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application import Source, absorb
-from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.catalog import BALANCES, SERIES
 from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
 from pagi_trio.metrics.snapshot import Reading, Snapshot
 
@@ -239,7 +239,7 @@ class Store:
         return self._retired[int(self._header[_FLIPS]) & 1]
 
     def retire(self, number: int) -> list[str]:
-        """Keep what a worker has counted, drop its gauges, and free its slot.
+        """Keep what a worker has counted, drop its gauges, count what it left open as cut, and free its slot.
 
         Called by the process that owns the store, which others share, once the worker's process has ended.
 
@@ -254,6 +254,8 @@ class Store:
             after.add(index, dead.get(index))
         for index in _GAUGES:
             after.set(index, 0.0)
+        for balance in BALANCES:
+            after.add(balance.cut, max(0.0, dead.get(balance.begun) - sum(map(dead.get, balance.ended))))
         for index in _KEPT:
             # A worker that was killed has no shutdown to tell of.
             after.set(index, dead.get(index) or after.get(index))

@@ -33,6 +33,12 @@ DROPPED = catalog.index("pagi_metrics_dropped_series_total")
 
 BUSY = Family("app_busy", "gauge", mode="livesum")
 
+# What counts beginnings, what counts ends, and how those count that a killed worker had no time for.
+BALANCES = [
+    ("pagi_server_connections_total", "pagi_server_connections_closed_total", {"reason": "server_error"}),
+    ("pagi_websocket_connections_total", "pagi_websocket_closes_total", {"code": "1006", "side": "none"}),
+]
+
 
 # One process
 
@@ -169,6 +175,27 @@ def test_retiring_keeps_sums_and_drops_gauges(share: Callable[[int], Store]) -> 
     store.retire(2)
     assert of(store.snapshot(), CONNECTIONS) == 12.0
     assert of(store.snapshot(), ACTIVE) == 0.0
+
+
+@pytest.mark.parametrize(("begun", "ended", "cut"), BALANCES)
+def test_what_a_killed_worker_had_open_ends_with_it(
+    share: Callable[[int], Store], begun: str, ended: str, cut: dict[str, str]
+) -> None:
+    store = share(2)
+    one, two = Worker(store, 1, 1), Worker(store, 2, 2)
+    other = next(one.index for one in SERIES if one.metric.name == ended and dict(one.labels) != cut)
+    for worker, open_now in ((one, 3), (two, 0)):
+        worker.segment.add(catalog.index(begun), 7)
+        worker.segment.add(other, 5 - open_now)
+        worker.segment.add(catalog.index(ended, **cut), 2)
+    store.retire(1)
+    assert store.snapshot().value(ended, **cut) == 2 + 3 + 2
+    store.retire(2)
+    snapshot = store.snapshot()
+    assert snapshot.value(ended, **cut) == 2 + 3 + 2
+    assert of(snapshot, other) == 2 + 5
+    ends = [of(snapshot, series.index) for series in SERIES if series.metric.name == ended]
+    assert sum(ends) == snapshot.value(begun) == 14
 
 
 def test_the_startup_time_is_that_of_the_slowest_that_lives_or_of_the_last_that_ended(
