@@ -33,11 +33,7 @@ _ACTIVE: Final = catalog.index("pagi_server_connections_active")
 _REJECTED: Final = catalog.by_label("pagi_server_connections_rejected_total")
 _HANDSHAKES: Final = catalog.by_label("pagi_server_tls_handshakes_total")
 
-_TIMEOUTS: Final = {
-    TLS: "client_timeout",
-    HEAD: "client_timeout",
-    IDLE: "keepalive_timeout",
-}
+_TIMEOUTS: Final = {TLS: "client_timeout", HEAD: "client_timeout", IDLE: "keepalive_timeout"}
 
 READ_AHEAD_BYTES: Final = 65536
 """How much of what is for later is read while an application waits for its disconnect."""
@@ -118,6 +114,9 @@ class Connection(ABC):
         with ActiveScope(self.service.meter, _TOTAL, _ACTIVE) as active:
             self.service.connections.add(self)
             self.service.changed.set()
+            if self.service.draining:
+                # Accepted right before.
+                self.drain()
             try:
                 async with trio.open_nursery() as self._nursery:
                     self.cancel_scope = self._nursery.cancel_scope
@@ -136,6 +135,8 @@ class Connection(ABC):
         """
         log.error("the application left a nursery open in %s; its task is kept until the server stops", self)
         active.leave()
+        # Where the connection has moved on, it is still being served.
+        self.transport.close("server_error")
         self._end()
         await trio.sleep_forever()
 
@@ -239,7 +240,9 @@ class Connection(ABC):
         finally:
             self.service.meter.add(_HANDSHAKES[outcome])
             if outcome != "ok":
-                self.service.meter.add(_REJECTED["handshake"])
+                # Not lost at all is cancelled, with the whole server.
+                stopped = transport.lost in ("", "server_shutdown")
+                self.service.meter.add(_REJECTED["shutdown" if stopped else "handshake"])
         self.extensions = {**self.service.extensions, "tls": describe_tls(transport.tls, self.service.certificate)}
         self.enter(HEAD)
 
@@ -269,8 +272,12 @@ class Connection(ABC):
         self.abort(self.reason if self.state == CLOSING else _TIMEOUTS[self.state])
 
     def abort(self, reason: str) -> None:
-        """Close at once; whoever sends gets an error, whoever receives the disconnect."""
-        self.transport.close(reason)
+        """Close at once; whoever sends gets an error, whoever receives the disconnect.
+
+        Args:
+            reason: Why, where it is not decided yet what the connection ends by.
+        """
+        self.transport.close(reason if self.reason == "done" else self.reason)
 
     def drain(self) -> None:
         """Let what is in flight end, and take nothing new."""
@@ -282,8 +289,8 @@ class Connection(ABC):
             if data:
                 self.buffer = data
                 self.transport.wake_readers()
-            else:
-                if self.state != IDLE:
+            elif self.state != CLOSING or self.transport.is_drained:
+                if self.state == HEAD:
                     self.service.meter.add(_REJECTED["shutdown"])
                 self.abort("server_shutdown")
 

@@ -363,7 +363,7 @@ class HTTPExchange:
 
     def leave(self) -> None:
         """Count out the event stream, if this was one, and log a response whose client left."""
-        if not self.complete and self._has_answered and not self.disconnected:
+        if not self.complete and self._has_answered and (self.stream is None or not self.disconnected):
             self._break_off()
         if self.stream is not None:
             self.stream.leave()
@@ -374,7 +374,9 @@ class HTTPExchange:
         """See that a client which has a part of a response does not take it for the whole."""
         assert self._response is not None
         if self._response.ends_by_close and not self.transport.closed:
-            self.transport.reset("server_error")
+            reason = self.connection.reason
+            # Not decided yet is cancelled, with the whole server.
+            self.transport.reset("server_shutdown" if reason == "done" else reason)
 
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""

@@ -31,23 +31,19 @@ _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 class HTTP1Connection(Connection):
     """A connection that speaks HTTP/1.1 and 1.0, and WebSocket once it is upgraded."""
 
-    __slots__ = ("_is_late", "_scanned")
+    __slots__ = ("_scanned",)
 
     async def _speak(self, previous: Exchange | None) -> bool:  # noqa: C901, PLR0912 - split, each request or idle session pays a coroutine
         service = self.service
         transport = self.transport
         # How much of the buffer has been searched for the end of a head: all of it, where more is needed.
         self._scanned = 0
-        self._is_late = False
         head: Head | None = None
         try:
             if previous is not None:
                 assert isinstance(previous, HTTPExchange), "only HTTP moves on"
                 if not await self._settle(previous):
                     return False
-            if service.draining and self.state == HEAD:
-                # Accepted right before.
-                self.drain()
             while self.keep_alive and not (service.draining and self.state == IDLE):
                 head = self._take_head()
                 while head is None:
@@ -55,6 +51,8 @@ class HTTP1Connection(Connection):
                         if self.state == HEAD:
                             self.reason = "client_closed"
                         return False
+                    if self.state == HEAD and self.buffer and service.now - self.since > service.deadlines_s[HEAD]:
+                        raise RequestError(408, f"the headers took longer than {service.deadlines_s[HEAD]:g} s")
                     await transport.wait_turn()
                     head = self._take_head()
                 self.keep_alive = head.keep_alive and service.keep_alive
@@ -148,8 +146,6 @@ class HTTP1Connection(Connection):
             transport = self.transport
             data = transport.read_nowait() if transport.ready else None
             if not data:
-                if self._is_late:
-                    raise RequestError(408, f"the headers took longer than {self.service.deadlines_s[HEAD]:g} s")
                 return None
             buffer = buffer + data if buffer else data
         if buffer.startswith(b"\r\n"):
@@ -180,8 +176,7 @@ class HTTP1Connection(Connection):
 
     def _expire(self) -> None:
         if self.state == HEAD and self.buffer and self.current is None:
-            # Part of a head has come, and an answer can be given.
-            self._is_late = True
+            # Part of a head has come, and an answer can be given; whoever waits for the rest will see that it is late.
             self.transport.wake_readers()
         else:
             super()._expire()

@@ -43,6 +43,11 @@ class Opening:
         return self._request.subprotocols
 
     @property
+    def is_being_denied(self) -> bool:
+        """Whether an answer that is not a 101 has begun."""
+        return self._denial is not None
+
+    @property
     def is_denied(self) -> bool:
         """Whether the client has got all of an answer that is not a 101."""
         return self._denial is not None and self._denial.complete

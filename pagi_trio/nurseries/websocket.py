@@ -60,6 +60,9 @@ _HANDSHAKES: Final = catalog.by_label("pagi_websocket_handshakes_total")
 ABNORMAL: Final = 1006
 """The code an application is told when the connection ended without a Close frame (RFC 6455 section 7.1.5)."""
 
+_UNANSWERED: Final = "client_timeout"
+"""What a connection ends by whose application has closed, until the client has answered or left."""
+
 # What a connection is said to have ended by when its client breaks the protocol or a limit with this close code.
 _REASONS: Final = {1008: "queue_overflow", 1009: "body_too_large"}
 
@@ -382,7 +385,7 @@ class WebSocketSession:
             token: Why, as a disconnect reason; empty where the application has closed.
         """
         self.transport.post(encode_close(code, reason))
-        self.connection.reason = token or "done"
+        self.connection.reason = token or _UNANSWERED
         return self._ended(code, token or reason, side="server")
 
     def _lost(self, reason: str) -> WebSocketDisconnect:
@@ -401,9 +404,7 @@ class WebSocketSession:
         """
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            if self._opening is None:
-                self.connection.service.meter.add(websocket_closed(code, side))
-            self._count_out()
+            self._count_out(code, side)
             self.connection.enter(CLOSING)
             self.transport.wake_readers()
             if not self.transport.is_drained:
@@ -432,7 +433,7 @@ class WebSocketSession:
                 # The application has heard of it by an error at its send, or has not.
                 self._lost(self.transport.lost)
             else:
-                self._close(1011 if failed else 1000, "", "server_error" if failed else "done")
+                self._close(1011 if failed else 1000, "", "server_error" if failed else "")
         return not await self._see_off()
 
     async def _see_off(self) -> bool:
@@ -444,44 +445,70 @@ class WebSocketSession:
             Whether it came: nothing may follow it.
         """
         transport = self.transport
+        while self._hear_out():
+            if transport.budget < 0:
+                await transport.breathe()
+            else:
+                await transport.wait_turn()
+        await transport.drain()
+        return self._peer_closed
+
+    def _hear_out(self) -> bool:
+        """Take what has come since the session ended, up to the client's Close frame.
+
+        Returns:
+            Whether that may still come.
+        """
+        transport = self.transport
         decoder = self._decoder
         try:
-            while decoder is not None and not decoder.ended and not transport.eof and not transport.closed:
+            while decoder is not None and not decoder.ended:
                 event = decoder.next_event()
                 if event is None:
                     data = transport.read_nowait()
-                    if data is None:
-                        await transport.wait_turn()
-                    elif data:
-                        decoder.feed(data)
-                        await transport.breathe()
+                    if not data:
+                        if data is not None:
+                            self._answered("client_closed")
+                        return data is None
+                    decoder.feed(data)
+                    transport.budget -= 16
+                    if transport.budget < 0:
+                        return True
                 elif event[0] == CLOSE:
                     self._peer_closed = True
+                    self._answered("done")
                 elif event[0] == TEXT or event[0] == BINARY:
                     # Too late for the application, but received all the same.
                     self._received(event)
         except WebSocketError:
-            return False
-        await transport.drain()
-        return self._peer_closed
+            self._answered("protocol_error")
+        return False
+
+    def _answered(self, reason: str) -> None:
+        """Take note of what became of a closing handshake that the application began."""
+        if self.connection.reason == _UNANSWERED:
+            self.connection.reason = reason
 
     def move(self) -> None:
         """Do nothing: a session is never complete before its connection."""
 
     def leave(self) -> None:
         """Count the session out, and what became of it, once nothing can change that any more."""
-        meter = self.connection.service.meter
         if self._opening is not None:
-            meter.add(_HANDSHAKES[self._opening.outcome])
-        elif self._disconnect is None:
-            # Cancelled, with the whole server.
-            meter.add(websocket_closed(ABNORMAL, "none"))
+            self.connection.service.meter.add(_HANDSHAKES[self._opening.outcome])
         self._count_out()
 
-    def _count_out(self) -> None:
-        """Count out the session, if it was accepted, and whatever its denial was."""
-        if self._active is not None:
-            self._active.leave()
+    def _count_out(self, code: int = ABNORMAL, side: str = "none") -> None:
+        """Count out the session, if it was accepted, and whatever its denial was; once.
+
+        Args:
+            code: What it ended with.
+            side: Whose Close frame came first.
+        """
+        active, self._active = self._active, None
+        if active is not None:
+            self.connection.service.meter.add(websocket_closed(code, side))
+            active.leave()
         if self._opening is not None:
             self._opening.leave()
 
@@ -491,6 +518,9 @@ class WebSocketSession:
         if self._opening is not None:
             if not self.connection.service.draining:
                 # Another worker takes over; what has been asked for before may still be had, for a moment.
+                return
+            if self._opening.is_being_denied:
+                # A response in flight like any other.
                 return
             self._opening.refuse(503, "the server is stopping")
             self.connection.reason = "server_shutdown"
@@ -504,8 +534,10 @@ class WebSocketSession:
         """Read for an application that does not, and keep up the pings."""
         if self._receiving or self.transport.task is not None:
             self._receiving = False
-        else:
+        elif self._disconnect is None:
             self._read_ahead()
+        else:
+            self._hear_out()
         keepalive = self._keepalive
         if self._disconnect is not None or keepalive is None:
             return
@@ -514,7 +546,9 @@ class WebSocketSession:
             # It has left; what it sent before is still the application's to receive.
             self.transport.lose("client_closed")
         if self.transport.lost:
-            # Whoever reads comes to the end by and by, and tells.
+            self._read_ahead()
+            self.transport.wake_readers()
+            # Behind a full inbox nobody knows yet what the client has said last.
             self._count_out()
             return
         reason = keepalive.tick(now, is_busy=self._busy, is_unread=is_full)
