@@ -14,7 +14,7 @@ from pagi_trio.wire.head import RequestLine
 
 
 def start(status=200, headers=(), *, method="GET", version="1.1") -> ResponseFraming:
-    return ResponseFraming(RequestLine(method, "/", b"/", b"", version, None), status, headers)
+    return ResponseFraming(RequestLine(method, "/", b"/", b"", version, None, None), status, headers)
 
 
 def head_of(response, size=0, *, more=False, keep_alive=True) -> tuple[dict[bytes, bytes], bool]:
