@@ -193,12 +193,7 @@ class Listeners:
                 self._reject(sock)
                 continue
             client: Address | None = None if listener.is_unix else (peer[0], peer[1])
-            try:
-                connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
-            except OSError:
-                # TLS finds that it was reset meanwhile.
-                service.meter.add(_REJECTED["handshake"])
-                continue
+            connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
             # Here and not when it first runs, so that a burst is held to the limit as well.
             service.admitted += 1
             connections.start_soon(connection.run)

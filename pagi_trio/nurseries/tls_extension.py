@@ -28,29 +28,29 @@ _SHORT_NAMES: Final = {
 _ESCAPED: Final = str.maketrans({character: f"\\{character}" for character in '",+;<>\\'})
 
 
-def describe_tls(sock: ssl.SSLSocket, certificate: str | None) -> Extensions:
+def describe_tls(tls: ssl.SSLObject, certificate: str | None) -> Extensions:
     """Return the ``tls`` extension of a connection's scopes.
 
     Args:
-        sock: After its handshake.
+        tls: After its handshake.
         certificate: The server's own, PEM.
     """
-    cipher = sock.cipher()
-    client = sock.getpeercert(binary_form=True)
-    suites = {suite["name"]: suite["id"] & 0xFFFF for suite in sock.context.get_ciphers()}
+    cipher = tls.cipher()
+    client = tls.getpeercert(binary_form=True)
+    suites = {suite["name"]: suite["id"] & 0xFFFF for suite in tls.context.get_ciphers()}
     return {
         "server_cert": certificate,
         "client_cert_chain": [] if client is None else [ssl.DER_cert_to_PEM_cert(client)],
-        "client_cert_name": None if client is None else _name(sock),
+        "client_cert_name": None if client is None else _name(tls),
         "client_cert_error": None,
-        "tls_version": _VERSIONS.get(sock.version() or ""),
+        "tls_version": _VERSIONS.get(tls.version() or ""),
         "cipher_suite": None if cipher is None else suites.get(cipher[0]),
     }
 
 
-def _name(sock: ssl.SSLSocket) -> str | None:
+def _name(tls: ssl.SSLObject) -> str | None:
     """Return the subject of the client's certificate; None if it was not verified, and so tells nothing."""
-    details = sock.getpeercert()
+    details = tls.getpeercert()
     if not details:
         return None
     subject: tuple[tuple[tuple[str, str], ...], ...] = details.get("subject", ())  # type: ignore[assignment]  # typeshed has one type for all values

@@ -1,6 +1,9 @@
-"""One connection's bytes over TLS: the same transport, with a non-blocking `ssl.SSLSocket` in place of the socket.
+"""One connection's bytes over TLS: the same transport, with a TLS engine between the socket and those who use it.
 
-`trio.SSLStream` would do it too, at the price of a lock, a task switch and a copy for each read and write.
+The engine is `ssl.SSLObject`, which is given what has been received, and not `ssl.SSLSocket`, which reads by itself:
+what carries no data, as the key updates of TLS 1.3, it reads on and on in one call for as long as more arrives, and 2
+MiB of them a second would keep the loop for ever. `trio.SSLStream` has the same engine, at the price of a lock, a task
+switch and a copy for each read and write.
 """
 
 from __future__ import annotations
@@ -19,54 +22,129 @@ if TYPE_CHECKING:
     from pagi_trio.nurseries.readiness import EpollPoller
 
 RECORD_BYTES: Final = 16384
-"""Bytes given to TLS in one call: one record (RFC 8446 section 5.1). Of a longer write, OpenSSL would not say how many
-of its records the kernel has taken, and the client could have read more than was counted."""
+"""Bytes given to TLS in one call: one record (RFC 8446 section 5.1), so that no more is counted as sent than is."""
+
+# What is received and handed to TLS at once: the longest record with what goes around it (RFC 8446 section 5.2).
+_RECEIVE_BYTES: Final = RECORD_BYTES + 256 + 5
+
+IDLE_BYTES: Final = 2 * _RECEIVE_BYTES
+"""How much may be received that carries no data, once a handshake is done. Whatever a client has to say of the
+connection itself is much shorter; as much as this, which is 1,200 key updates, takes 15 ms."""
+
+UNREAD_BYTES: Final = 4 * RECORD_BYTES
+"""How much of TLS's own answers may wait for a client that does not read them, behind a record that waits as well."""
 
 
 class TLSTransport(Transport):
-    """A TLS connection over a non-blocking `ssl.SSLSocket`; `handshake` comes first.
+    """A TLS connection over a non-blocking socket; `handshake` comes first.
 
     Attributes:
         failure: What OpenSSL says of a handshake that failed.
+        tls: The engine, to ask about the handshake.
     """
 
-    __slots__ = ("_tls", "failure")
+    __slots__ = ("_ciphertext", "_idle_bytes", "_incoming", "_outgoing", "_sealed_bytes", "failure", "tls")
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
-        try:
-            # wrap_socket would take the socket over and lose it, if the client is gone already.
-            sock.getpeername()
-        except OSError:
-            sock.close()
-            raise
-        tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        super().__init__(tls, poller)
-        self._tls = tls
+        super().__init__(sock, poller)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.failure = ""
+        # What TLS has made and the kernel not taken, and how many bytes of the sender's the last record in it holds.
+        self._ciphertext = b""
+        self._sealed_bytes = 0
+        # Received since there was data last.
+        self._idle_bytes = 0
         self._recv = self._recv_tls
         self._send = self._send_tls
-        # Records are shorter than READ_BYTES, so a short read says nothing; only WantRead tells that all is read.
+        # Records are shorter than READ_BYTES, so a short read says nothing; only the socket tells that all is read.
         self._after_short_read = True
 
     def _recv_tls(self, size: int) -> bytes:
-        try:
-            return self._tls.recv(size)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
+        while True:
+            # TLS takes one record after another out of what it was given, so nothing there is nothing to read.
+            if not self._incoming.pending:
+                self._feed()
+            data = None
+            try:
+                data = self.tls.read(size)
+            except ssl.SSLWantReadError:
+                pass
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                data = b""
+            if self._outgoing.pending:
+                self._answer()
+            if data is not None:
+                # What brought nothing took its time as well: 10 microseconds for a key update of 27 bytes.
+                if self._idle_bytes > len(data):
+                    self.budget -= (self._idle_bytes - len(data)) >> 7
+                self._idle_bytes = 0
+                return data
+            if self._idle_bytes > IDLE_BYTES:
+                self._give_up()
+
+    def _feed(self) -> None:
+        """Hand what has arrived to TLS.
+
+        Raises:
+            BlockingIOError: If nothing has.
+        """
+        data = self.sock.recv(_RECEIVE_BYTES)
+        if data:
+            self._idle_bytes += len(data)
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _answer(self) -> None:
+        """Send what TLS itself says to what it has read."""
+        with contextlib.suppress(BlockingIOError):
+            self._send_ciphertext()
+        if len(self._ciphertext) + self._outgoing.pending > UNREAD_BYTES:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.lose("protocol_error")
+        raise OSError("the client speaks TLS, and says nothing")
+
+    def _send_ciphertext(self) -> None:
+        """Give the kernel what TLS has made.
+
+        Raises:
+            BlockingIOError: If it does not take all.
+        """
+        while self._ciphertext or self._outgoing.pending:
+            if not self._ciphertext:
+                self._ciphertext = self._outgoing.read()
+            taken = self.sock.send(self._ciphertext)
+            self._ciphertext = b"" if taken == len(self._ciphertext) else self._ciphertext[taken:]
 
     def _send_tls(self, data: bytes | memoryview) -> int:
         view = memoryview(data)[:WRITE_BYTES]
         sent = 0
         try:
+            if self._ciphertext or self._outgoing.pending:
+                self._send_ciphertext()
+            # A record that was made before is the beginning of the same bytes, which are given again.
+            sent = self._sealed_bytes
+            self._sealed_bytes = 0
             while sent < len(view):
-                sent += self._tls.send(view[sent : sent + RECORD_BYTES])
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self._sealed_bytes = self.tls.write(view[sent : sent + RECORD_BYTES])
+                self._send_ciphertext()
+                sent += self._sealed_bytes
+                self._sealed_bytes = 0
+        except BlockingIOError:
             if not sent:
-                raise BlockingIOError from None
-        except ssl.SSLEOFError:
-            # What Python makes of the EPIPE or ECONNRESET that OpenSSL got.
-            raise BrokenPipeError from None
+                raise
         return sent
+
+    async def wait_turn(self) -> None:
+        """Wait as any transport, unless TLS has something already: the socket would not tell."""
+        if self._incoming.pending and not self.closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await super().wait_turn()
 
     async def handshake(self) -> None:
         """Do the TLS handshake.
@@ -77,35 +155,59 @@ class TLSTransport(Transport):
         await self._wait_begun()
         while not self.closed:
             try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.ready = self.emptied
-                await self.wait_turn()
-            except ssl.SSLWantWriteError:
-                self._writing = True
-                try:
-                    await trio.lowlevel.wait_writable(self._tls)
-                except trio.ClosedResourceError:
-                    pass
-                finally:
-                    self._writing = False
+                if await self._shake():
+                    self._idle_bytes = 0
+                    return
             except (ssl.SSLEOFError, ConnectionError):
                 self.lose("client_closed")
                 break
             except (OSError, ValueError) as error:
                 self.failure = (isinstance(error, ssl.SSLError) and error.reason) or str(error)
                 self.lose("protocol_error")
+                # The client is told why, if the kernel takes it.
+                with contextlib.suppress(OSError):
+                    self._send_ciphertext()
                 break
-            else:
-                return
         raise ClientDisconnected(self.lost)
+
+    async def _shake(self) -> bool:
+        """Take the handshake as far as it goes with what has arrived; return whether it is done."""
+        done = False
+        try:
+            self.tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            pass
+        while not self.closed:
+            try:
+                self._send_ciphertext()
+                break
+            except BlockingIOError:
+                await self._wait_writable()
+        if not done and not self.closed:
+            try:
+                self._feed()
+            except BlockingIOError:
+                self.ready = self.emptied
+                await self.wait_turn()
+            else:
+                await trio.lowlevel.checkpoint()
+        return done and not self.closed
+
+    async def _wait_writable(self) -> None:
+        self._writing = True
+        try:
+            await trio.lowlevel.wait_writable(self.sock)
+        except trio.ClosedResourceError:
+            pass
+        finally:
+            self._writing = False
 
     async def _wait_begun(self) -> None:
         """Wait for the first byte: OpenSSL takes 40 KiB to begin a handshake, too much for one who says nothing."""
         while not self.closed:
             try:
-                # The method of the plain socket: that of TLS takes no flags.
-                socket.socket.recv(self._tls, 1, socket.MSG_PEEK)
+                self.sock.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 self.ready = self.emptied
                 await self.wait_turn()
@@ -115,20 +217,21 @@ class TLSTransport(Transport):
             else:
                 return
 
-    @property
-    def tls(self) -> ssl.SSLSocket:
-        """The socket, to ask about the handshake."""
-        return self._tls
-
     def finish_writing(self, reason: str) -> None:
         """Send close_notify, then half-close."""
-        with contextlib.suppress(OSError, ValueError):
-            self._tls.unwrap()
+        self._say_goodbye()
+        # What still comes is dropped, so it need not be decrypted.
+        self._recv = self.sock.recv
         super().finish_writing(reason)
 
     def close(self, reason: str) -> None:
         """Send close_notify if everything before it has been sent, then close."""
         if not self.closed and self.is_drained and not self.lost:
-            with contextlib.suppress(OSError, ValueError):
-                self._tls.unwrap()
+            self._say_goodbye()
         super().close(reason)
+
+    def _say_goodbye(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self.tls.unwrap()
+        with contextlib.suppress(OSError):
+            self._send_ciphertext()
