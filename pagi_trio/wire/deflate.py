@@ -160,7 +160,9 @@ class Inflater:
         return data
 
     def _inflate(self, piece: bytes, max_bytes: int, *, final: bool) -> bytes:
-        data = b""
+        # In parts: to add them up one by one would copy what there is for each final block.
+        parts: list[bytes] = []
+        left = max_bytes
         stream = self._stream
         while True:
             if stream is None or stream.eof:
@@ -171,16 +173,18 @@ class Inflater:
                     raise WebSocketError(1007, f"a compressed message has more than {_STREAMS_MAX} final blocks")
                 self._streams += 1
                 stream = zlib.decompressobj(-self._window_bits)
-            data += stream.decompress(piece, max_bytes + 1 - len(data))
-            if len(data) > max_bytes:
+            part = stream.decompress(piece, left + 1)
+            left -= len(part)
+            if left < 0:
                 raise WebSocketError(1009, "a message is over a limit of size or ratio once inflated")
+            parts.append(part)
             piece = stream.unused_data
             if not piece:
                 break
         if final:
             self._streams = 0
         self._stream = None if final and not self._context_takeover else stream
-        return data
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Deflater:
