@@ -25,7 +25,7 @@ EVENT_STREAM: Final = 8
 ENCODED: Final = 16
 DROP: Final = 32
 
-_MEMO_FIELDS: Final = 4096
+_MEMO_FIELDS: Final = 2048
 _MEMO_FIELD_BYTES: Final = 256
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

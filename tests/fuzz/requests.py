@@ -30,7 +30,7 @@ _HEAD_STATUSES = {400, 417, 431, 501, 505}
 _BODY_STATUSES = {400, 431}
 _UNFINISHED_STATUSES = {400, 414, 431}
 
-_MEMO_LINES = 4096
+_MEMO_LINES = 2048
 
 # What h11 refuses in a body and is taken here, by what it says.
 _BODY_DIFFERENCES = re.compile(

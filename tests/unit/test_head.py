@@ -448,6 +448,7 @@ def test_trailers_are_field_lines_rfc9112_7_1_2():
 def small_memos(monkeypatch):
     """Both memos, empty and with room for 8 lines."""
     monkeypatch.setattr(head_module, "_MEMO_LINES", 8)
+    monkeypatch.setattr(head_module, "_MEMO_REQUEST_LINES", 8)
     memos = {"_request_lines": {}, "_field_lines": {}}
     for name, memo in memos.items():
         monkeypatch.setattr(head_module, name, memo)
