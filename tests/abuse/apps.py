@@ -14,10 +14,10 @@ GREETING = b"hello"
 CHUNK = bytes(65536)
 DOWNLOAD_BYTES = 512 * 1024 * 1024
 
-STUBBORN_S = float(os.environ.get("STUBBORN_S", "2"))
+STUBBORN_S = float(os.environ.get("STUBBORN_S", "1"))
 """How long an application goes on that does not want to hear of its client's leaving: by default it ends in a test."""
 
-DEAF_S = 2.0
+DEAF_S = 1.0
 """How long an application is busy with other things before it answers."""
 
 

@@ -69,7 +69,7 @@ async def half_a_head_and_fin(client: Client) -> str:
 async def new_header_names(client: Client) -> str:
     await client.connect()
     client.stand()
-    for first in range(0, 100_000, 50):
+    for first in range(0, 20_000, 50):
         await client.send(request("/", *(f"X-{number:0100}: {number:0100}" for number in range(first, first + 50))))
         await client.must_answer(GREETING)
     return LEFT
@@ -222,7 +222,7 @@ HTTP_ATTACKS = (
     Scenario("endless-headers", "header lines without end", endless_headers),
     Scenario("fat-heads", "100 heads of 15 KiB that do not end", fat_half_head, 100, hold_s=DEADLINES_S),
     Scenario("half-heads", "100 half heads, then FIN", half_a_head_and_fin, 100),
-    Scenario("header-names", "100,000 header names, no two alike", new_header_names),
+    Scenario("header-names", "20,000 header names, no two alike", new_header_names),
     Scenario("invalid-host", "a Host that is none", invalid_host),
     Scenario("both-lengths", "Transfer-Encoding beside Content-Length", both_lengths),
     Scenario("idle", "2,000 idle connections", idle, 2000, memory_bytes=2000 * 8 * 1024),
