@@ -21,7 +21,7 @@ _PARAMETER: Final = re.compile(rf"({_WORD})=({_WORD}|{_QUOTED})")
 # White space behind a semicolon belongs either to its parameter or, where that is empty, to what follows, and never to
 # both: with two ways to read each, a field of fifty bytes that does not match would take hours.
 _MEMBER: Final = re.compile(
-    rf"[ \t]*({_WORD}(?:/{_WORD})?)((?:[ \t]*;(?:[ \t]*{_WORD}=(?:{_WORD}|{_QUOTED}))?)*)[ \t]*(?:,|$)"
+    rf"[ \t]*({_WORD}(?:/{_WORD})?)((?:[ \t]*;(?:[ \t]*{_WORD}=(?:{_WORD}|{_QUOTED}))?)*)[ \t]*(?:,|\Z)"
 )
 _QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 _ESCAPE: Final = re.compile(r"\\(.)")

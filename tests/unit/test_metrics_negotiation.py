@@ -68,6 +68,7 @@ def test_openmetrics_where_it_is_preferred_rfc9110_12_5_1(accept: str) -> None:
         "*",
         "/",
         ";;;",
+        f"{OM}\n",
         f"{OM};q=nan",
         f"{OM};q=-1",
         f"{OM};q=1.5",
