@@ -174,7 +174,7 @@ class Listeners:
             if self._is_crowded is not None and self._is_crowded():
                 await trio.sleep(YIELD_S)
                 most = YIELDING_ACCEPTS
-            self._service.now = trio.current_time()
+            self._service.look_at_clock()
             try:
                 self._take(listener, connections, most)
             except OSError as error:

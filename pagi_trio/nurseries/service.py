@@ -33,6 +33,13 @@ LINGER_S: Final = 2.0
 """How long a connection is still read after its last response, so that the client gets to read it: closing with
 unread bytes resets the connection (RFC 9112 section 9.6). nginx takes 5 s, most clients need one round trip."""
 
+TICK_S: Final = 0.25
+"""Between two walks of the reaper; twice that, and a cancel after it, is still within the second that a leaving client
+may take."""
+
+STANDSTILL_S: Final = 2 * TICK_S
+"""If more lies between two looks at the clock, the event loop stood still, and was not only busy."""
+
 log = logging.getLogger("pagi_trio")
 
 
@@ -58,7 +65,7 @@ class Service:
         connections: Those whose scope has been entered.
         admitted: How many have been accepted and have not ended.
         emptied: Set when the last of them ends.
-        now: Trio's clock at the reaper's last tick, seconds; exact enough for every deadline.
+        now: The clock of all deadlines, seconds; as coarse as the reaper's ticks, and see `look_at_clock`.
         keep_alive: Whether connections take one request after another.
         draining: Whether the server stops, and no connection takes any further request.
         short_head_bytes: A head of at most this length keeps all limits of length.
@@ -95,7 +102,7 @@ class Service:
         self.date = DateCache()
         trusted = config.forwarded.trusted
         self.forwarded = Forwarded(trusted, config.forwarded.headers) if trusted else None
-        self.now = trio.current_time()
+        self.now = self._looked = trio.current_time()
         self.poller: EpollPoller | None = None
         self.context: Context = copy_context()
         self.keep_alive = config.timeouts.keep_alive_s > 0
@@ -109,6 +116,18 @@ class Service:
         self.deadlines_s[HEAD] = timeouts.head_s
         self.deadlines_s[IDLE] = timeouts.keep_alive_s
         self.deadlines_s[CLOSING] = LINGER_S
+
+    def look_at_clock(self) -> None:
+        """Bring `now` up to date, less the time that the event loop stood still.
+
+        An application that computes for seconds, or a process that is stopped, keeps everybody waiting: what clients
+        sent meanwhile has not been read, and none of them shall be late for it.
+        """
+        looked = trio.current_time()
+        passed_s = looked - self._looked
+        # Some of it counts, or there would be no deadlines where the loop never gets round in time.
+        self.now += passed_s if passed_s <= STANDSTILL_S else TICK_S
+        self._looked = looked
 
     def app_failed(self, kind: str, what: str, error: BaseException | None = None) -> None:
         """Log and count an application's error.
