@@ -24,7 +24,7 @@ class Keepalive:
         now: The reaper's clock, seconds.
     """
 
-    __slots__ = ("_due", "_owed", "_owed_count", "_quiet_since", "_sent", "_settings", "_transport")
+    __slots__ = ("_due", "_owed", "_quiet_since", "_sent", "_settings", "_transport", "_unanswered")
 
     def __init__(self, settings: WebSocketSettings, transport: Transport, now: float) -> None:
         self._settings = settings
@@ -32,8 +32,10 @@ class Keepalive:
         self._due = now + settings.ping_interval_s
         self._sent = float("inf")
         self._quiet_since = now
+        # Pings since the last pong that has left. If there are any, one pong waits in the transport's queue, and no
+        # more than one, so that a flood of pings cannot fill it; the latest ping it does not answer is owed the next.
+        self._unanswered = 0
         self._owed: bytes | None = None
-        self._owed_count = 0
 
     def pinged(self, payload: bytes) -> None:
         """Answer a ping, or keep in mind to do so.
@@ -41,26 +43,35 @@ class Keepalive:
         Raises:
             WebSocketError: 1008 if the client sends pings without end and does not read the answers.
         """
-        if self._transport.is_drained:
+        if not self._unanswered:
             self._answer(payload)
             return
-        # Only the latest ping needs an answer (RFC 6455 section 5.5.3), so a flood of them cannot fill the queue of a
-        # client that does not read.
+        # Only the latest ping needs an answer (RFC 6455 section 5.5.3).
         self._owed = payload
-        self._owed_count += 1
+        self._unanswered += 1
         most = self._settings.pings_outstanding
-        if self._owed_count > most:
+        if self._unanswered > most:
             raise WebSocketError(1008, f"more than {most} pings, and their pongs are not read")
 
     def _answer(self, payload: bytes) -> None:
-        """Send a pong, which answers all pings before it as well."""
+        """Send a pong, behind what is queued already; it answers all pings before it as well."""
         self._owed = None
-        self._owed_count = 0
-        self._transport.post(encode(PONG, payload))
+        self._unanswered = 0 if self._transport.post(encode(PONG, payload), self._observe) else 1
+
+    def _observe(self, _data: memoryview, finished: bool) -> None:
+        """Answer the ping that has come since, once the kernel has taken a pong."""
+        if finished:
+            self._unanswered = 0
+            if self._owed is not None:
+                self._answer(self._owed)
 
     def ponged(self) -> None:
         """Take note of a pong, whatever it answers."""
         self._sent = float("inf")
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether a ping has waited for its answer too long."""
+        return now - self._sent > self._settings.ping_timeout_s
 
     def tick(self, now: float, *, is_busy: bool, is_unread: bool) -> str:
         """Send what is due.
@@ -74,14 +85,12 @@ class Keepalive:
             Why the session should end, as a token of the disconnect reasons; empty while it should not.
         """
         settings = self._settings
-        if self._owed is not None and self._transport.is_drained:
-            self._answer(self._owed)
         if is_busy or is_unread or not self._transport.is_drained:
             # A message that still leaves, or waits for the application, is one all the same.
             self._quiet_since = now
         elif settings.idle_s and now - self._quiet_since > settings.idle_s:
             return "idle_timeout"
-        if now - self._sent > settings.ping_timeout_s and not is_unread:
+        if self.is_overdue(now) and not is_unread:
             return "keepalive_timeout"
         if settings.ping_interval_s and now >= self._due:
             self._due = now + settings.ping_interval_s

@@ -271,13 +271,19 @@ class Transport(Readable):
         if self._writers:
             self._writers.unpark_all()
 
-    def post(self, data: bytes) -> None:
-        """Write bytes that nobody counts nor waits for; if the client has left, they are dropped."""
+    def post(self, data: bytes, observer: Observer | None = None) -> bool:
+        """Write bytes that nobody waits for; if the client has left, they are dropped.
+
+        Returns:
+            Whether none of them had to be queued; else the observer is told of those that were.
+        """
         if not self.lost:
             with contextlib.suppress(ClientDisconnected):
                 taken = self.write_nowait(data)
                 if taken != len(data):
-                    self.enqueue(memoryview(data)[taken:])
+                    self.enqueue(memoryview(data)[taken:], observer)
+                    return False
+        return True
 
     def lose(self, reason: str) -> None:
         """Note that nothing can be sent any more, and why; the first reason stands."""

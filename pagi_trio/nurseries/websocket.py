@@ -20,6 +20,7 @@ from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.nurseries.inbox import Inbox
 from pagi_trio.nurseries.keepalive import Keepalive
 from pagi_trio.nurseries.opening import Opening
+from pagi_trio.nurseries.readiness import BUDGET
 from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, WEBSOCKET
 from pagi_trio.wire.frames import (
@@ -471,15 +472,16 @@ class WebSocketSession:
                             self._answered("client_closed")
                         return data is None
                     decoder.feed(data)
-                    transport.budget -= 16
-                    if transport.budget < 0:
-                        return True
                 elif event[0] == CLOSE:
                     self._peer_closed = True
                     self._answered("done")
                 elif event[0] == TEXT or event[0] == BINARY:
                     # Too late for the application, but received all the same.
                     self._received(event)
+                # Pings, too, are no reason to keep the others waiting.
+                transport.budget -= 1
+                if transport.budget < 0:
+                    return True
         except WebSocketError:
             self._answered("protocol_error")
         return False
@@ -532,13 +534,17 @@ class WebSocketSession:
 
     def tick(self, now: float) -> None:
         """Read for an application that does not, and keep up the pings."""
-        if self._receiving or self.transport.task is not None:
+        # For what is read here; an application that neither sends nor receives would never get it back.
+        self.transport.budget = BUDGET
+        keepalive = self._keepalive
+        is_overdue = keepalive is not None and keepalive.is_overdue(now)
+        if (self._receiving or self.transport.task is not None) and not is_overdue:
             self._receiving = False
         elif self._disconnect is None:
+            # A pong may be there, behind messages that the application takes slowly.
             self._read_ahead()
         else:
             self._hear_out()
-        keepalive = self._keepalive
         if self._disconnect is not None or keepalive is None:
             return
         is_full = self._inbox is not None and self._inbox.is_full
@@ -568,3 +574,5 @@ class WebSocketSession:
             if self._inbox is None:
                 self._inbox = Inbox()
             self._inbox.put(message)
+            # Perhaps from under a task that waits for the socket.
+            self.transport.wake_readers()
