@@ -283,13 +283,16 @@ class Connection(ABC):
         """Let what is in flight end, and take nothing new."""
         if self.current is not None:
             self.current.shut_down()
+        elif self.state == CLOSING:
+            # Its client still gets to read the last response, for a moment.
+            return
         elif not self.buffer:
             # Whatever the poller has seen: a request may have come since it looked last.
             data = self.transport.read_nowait() if self.state != TLS else None
             if data:
                 self.buffer = data
                 self.transport.wake_readers()
-            elif self.state != CLOSING or self.transport.is_drained:
+            else:
                 if self.state == HEAD:
                     self.service.meter.add(_REJECTED["shutdown"])
                 self.abort("server_shutdown")

@@ -114,11 +114,14 @@ class HTTP1Connection(Connection):
     async def _skip_body(self, exchange: HTTPExchange) -> bool:
         """Read and drop what the application left of a body, if that is little and certain to come."""
         body = exchange.body
-        if body is None or not self.keep_alive or body.expects_continue:
+        if body is None or body.expects_continue:
             return False
         self.enter(HEAD)
         left = DRAIN_BYTES
         while not body.done:
+            if not self.keep_alive:
+                # The server stops meanwhile.
+                return False
             try:
                 data = body.take()
             except RequestError:
@@ -204,6 +207,8 @@ class HTTP1Connection(Connection):
     async def _linger(self) -> None:
         """Close so that the client gets to read the last response (RFC 9112 section 9.6)."""
         transport = self.transport
+        # Nothing that comes now is for an application, whose request may have a body that has not ended.
+        self.current = None
         self.enter(CLOSING)
         await transport.drain()
         transport.finish_writing(self.reason)
