@@ -10,6 +10,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
@@ -383,7 +384,7 @@ class HTTPExchange:
         if not self.disconnected and not self.complete:
             self.disconnected = self.connection.reason = reason
             if self.stream is not None:
-                self.stream.disconnected_at = self.connection.service.now
+                self.stream.disconnected_at = trio.current_time()
             self.transport.wake_readers()
 
     def tick(self, now: float) -> None:
@@ -411,17 +412,21 @@ class HTTPExchange:
             self._discard_ahead()
             if self.transport.lost:
                 self.disconnect(self.transport.lost)
-        elif now - stream.disconnected_at >= CANCEL_AFTER_S:
+        elif trio.current_time() - stream.disconnected_at >= CANCEL_AFTER_S:
             self.connection.cancel_scope.cancel()
 
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""
-        begun = self._response is not None and self._response.wrote_head
+        response = self._response
+        begun = response is not None and response.wrote_head
         if self.connection.service.draining or not begun:
             # A client that was told to go on, before another worker took over, may have sent its next request.
             self.connection.keep_alive = False
-        if self.stream is not None and not self.client_left and not self.complete:
+        if self.complete:
+            # The rest of its body is not waited for any more.
+            self.transport.wake_readers()
+        if self.stream is not None and not self.client_left and response is not None and not response.ended:
             self.disconnect("server_shutdown")
-            if self._response is not None and self._response.is_chunked:
+            if response.is_chunked:
                 # Whole for the client, which then connects again instead of reporting an error.
                 self.transport.post(b"0\r\n\r\n")

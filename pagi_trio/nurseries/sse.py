@@ -24,8 +24,8 @@ _TOTAL: Final = catalog.index("pagi_sse_connections_total")
 _ACTIVE: Final = catalog.index("pagi_sse_connections_active")
 
 CANCEL_AFTER_S: Final = 0.25
-"""How long an application may take to act on its disconnect before it is cancelled: with a reaper that looks four
-times a second, the client's leaving is then followed by everything within a second."""
+"""How long an application may take at least to act on its disconnect before it is cancelled: with a reaper that looks
+four times a second, the client's leaving is then followed by everything within a second."""
 
 
 class EventStream(ActiveScope):

@@ -8,6 +8,9 @@ import struct
 import pytest
 import trio
 
+from pagi_trio.nurseries.sse import CANCEL_AFTER_S
+from pagi_trio.testing import serving
+
 from .conftest import read_body, respond, until
 
 pytestmark = pytest.mark.trio
@@ -600,3 +603,48 @@ async def test_the_leaving_of_one_client_leaves_the_other_streams_alone(pagi_ser
         await until(lambda: server.metrics.value("pagi_sse_connections_active") == 1)
         more.set()
         assert await stays.read_until(b"0\r\n\r\n") == b"9\r\ndata: x\n\n\r\n" * 2
+
+
+async def test_an_app_has_a_moment_to_act_on_its_disconnect_whenever_the_client_leaves(pagi_serve, raw):
+    taken_s = []
+
+    async def app(scope, receive, send):
+        await start_stream(send)
+        await send_part(send, EVENT)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told = trio.current_time()
+        try:
+            await trio.sleep_forever()
+        finally:
+            taken_s.append(trio.current_time() - told)
+
+    server = await pagi_serve(app, lifespan="off")
+    # Spread over the time between two looks of the reaper.
+    for n in range(8):
+        async with raw(server) as client:
+            await client.send(GET)
+            await client.read_head()
+            await trio.sleep(0.03 * n)
+    await until(lambda: len(taken_s) == 8)
+    assert min(taken_s) >= CANCEL_AFTER_S
+
+
+async def test_a_stream_whose_last_bytes_still_leave_when_the_server_stops_is_ended_once(raw):
+    async def app(scope, receive, send):
+        await start_stream(send)
+        await send_part(send, EVENT)
+        ending.set()
+        # More than the kernel takes.
+        await send_part(send, b"data: " + bytes(20_000_000) + b"\n\n", more=False)
+
+    ending = trio.Event()
+    with trio.fail_after(20):
+        async with serving(app, lifespan="off") as server, raw(server) as client:
+            await client.send(GET)
+            await ending.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            server.handle.shutdown()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len((await client.read_response())[2]) > 20_000_000
+            assert await client.read_to_end() == b""
