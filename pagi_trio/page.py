@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 GRACE_S: Final = 0.5
 """How long a scrape in flight has to finish once everything else is down."""
 
+CONNECTIONS: Final = 32
+"""Its readers are few; without a bound of their own, they could take the files that the application's clients need. It
+is half of those that are kept free of connections (`pagi_trio.nurseries.listeners.RESERVED_FILES`)."""
+
 
 class Page:
     """Serves ``/metrics``, ``/-/healthy`` and ``/-/ready``; its own connections are not counted.
@@ -61,7 +65,7 @@ class Page:
                     "/-/ready": HealthApp(obstacle),
                 }
             ),
-            Config().replace(**{"timeouts.graceful_s": GRACE_S}),
+            Config().replace(**{"timeouts.graceful_s": GRACE_S, "limits.connections": CONNECTIONS}),
             NullMeter(),
             state={},
             extensions={"pagi.metrics": metrics},

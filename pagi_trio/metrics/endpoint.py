@@ -95,7 +95,8 @@ class MetricsApp:
         if scope["method"] == "GET":
             metrics.meter.add(_SCRAPES)
         try:
-            body = await _join(render(metrics, openmetrics=openmetrics), gzip=gzip)
+            async with metrics.rendering:
+                body = await _join(render(metrics, openmetrics=openmetrics), gzip=gzip)
         except Exception:  # noqa: BLE001 - the application's own collectors run here, and may raise anything
             metrics.meter.add(_ERRORS)
             if _BROKEN not in self._logged:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Self
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -22,13 +24,16 @@ class Metrics:
         meter: What the server counts with; for the page, which counts its own scrapes.
         local: Collects what only this worker can tell, as families of prometheus_client; None in a process that
             serves by itself, and has all in its registry.
+        rendering: Held while a page is written. One at a time: each takes turns of the loop of a millisecond, and of
+            hundreds at once everybody else would wait for all between two turns of their own.
     """
 
-    __slots__ = ("local", "meter")
+    __slots__ = ("local", "meter", "rendering")
 
     def __init__(self, meter: Meter, local: Callable[[], Iterable[object]] | None = None) -> None:
         self.meter = meter
         self.local = local
+        self.rendering = trio.Lock()
 
     def __deepcopy__(self, _memo: object) -> Self:
         # Some middlewares copy the scope deeply, hypercorn's for proxies among them; the numbers stay the server's.

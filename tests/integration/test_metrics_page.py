@@ -8,7 +8,7 @@ import os
 import re
 import resource
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import httpx
@@ -21,9 +21,11 @@ from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import Tally
+from pagi_trio.page import CONNECTIONS
 from pagi_trio.testing import serving, start_server
 
 from .conftest import respond, until
+from .raw_client import RawClient
 
 prometheus_client = pytest.importorskip("prometheus_client")
 
@@ -411,6 +413,28 @@ async def test_connections_to_the_pages_own_listener_are_not_counted(pagi_serve)
         page = await scrape(client, url)
         assert page[key("pagi_server_connections_total")] == 1
         assert page[key("pagi_server_connections_active")] == 1
+
+
+async def test_the_pages_own_listener_takes_few_connections_and_turns_others_away(pagi_serve, raw):
+    server = await pagi_serve(app, metrics={"bind": "127.0.0.1:0"})
+    (url,) = server.handle.metrics_urls
+
+    @asynccontextmanager
+    async def connect():
+        async with await trio.open_tcp_stream("127.0.0.1", httpx.URL(url).port) as stream:
+            yield RawClient(stream)
+
+    async with AsyncExitStack() as clients:
+        for _ in range(CONNECTIONS):
+            client = await clients.enter_async_context(connect())
+            await client.send(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await client.read_response())[0] == 200
+        # Without a request, which might arrive when nobody is there any more and reset the answer.
+        client = await clients.enter_async_context(connect())
+        assert (await client.read_response())[0] == 503
+        async with raw(server) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await client.read_response())[2] == b"hello"
 
 
 async def test_the_pages_own_listener_may_be_a_unix_socket(pagi_serve, tmp_path):

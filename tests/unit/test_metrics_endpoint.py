@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from pagi_trio.metrics.endpoint import MetricsApp
+from pagi_trio.metrics import endpoint
+from pagi_trio.metrics.endpoint import TURN_BYTES, MetricsApp
 from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter
 
@@ -249,3 +250,31 @@ async def test_a_websocket_is_refused() -> None:
 
 async def test_the_lifespan_is_declined() -> None:
     assert await call(MetricsApp(), {"type": "lifespan"}) == []
+
+
+async def test_pages_are_written_one_after_another_so_that_many_scrapes_starve_nobody(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = 0
+    pieces: list[int] = []
+
+    def render(_metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
+        nonlocal begun
+        begun += 1
+        number = begun
+        for _ in range(5):
+            pieces.append(number)
+            yield bytes(TURN_BYTES)
+
+    monkeypatch.setattr(endpoint, "_find_render", lambda: render)
+    others = 0
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            # Wherever they are mounted, the pages of one server.
+            nursery.start_soon(ask, MetricsApp(), metrics)
+        while len(pieces) < 100:
+            await trio.lowlevel.checkpoint()
+            others += 1
+    assert pieces == sorted(pieces)
+    # Someone else had a turn between any two pieces.
+    assert others >= 100 - 20
