@@ -177,7 +177,7 @@ class WebSocketSession:
             else:
                 await transport.wait_turn()
 
-    def _next_message(self) -> WebSocketReceive | WebSocketDisconnect | None:
+    def _next_message(self) -> WebSocketReceive | WebSocketDisconnect | None:  # noqa: C901 - split, each message pays a call
         """Return what can be returned now; reads the socket once at most, without waiting."""
         if self._disconnect is not None:
             # An application that asks again and again must not keep the others waiting.
@@ -189,7 +189,7 @@ class WebSocketSession:
         transport = self.transport
         try:
             event = decoder.next_event()
-            if event is None:
+            if event is None and not decoder.paused:
                 data = transport.read_nowait() if transport.ready or transport.closed else None
                 if not data:
                     return None if data is None else self._lost("client_closed")
@@ -205,6 +205,9 @@ class WebSocketSession:
                 if transport.budget < 0:
                     return None
                 event = decoder.next_event()
+            if decoder.paused:
+                # Very many fragments; others run first.
+                transport.budget = -1
         except WebSocketError as error:
             return self._close(error.code, str(error), _REASONS.get(error.code, "protocol_error"))
         return None
@@ -465,7 +468,9 @@ class WebSocketSession:
         try:
             while decoder is not None and not decoder.ended:
                 event = decoder.next_event()
-                if event is None:
+                if decoder.paused:
+                    transport.budget = 0
+                elif event is None:
                     data = transport.read_nowait()
                     if not data:
                         if data is not None:

@@ -55,6 +55,9 @@ _SHORT_HEADS: Final = {
 _MEDIUM_HEAD: Final = struct.Struct("!BBH")
 _LONG_HEAD: Final = struct.Struct("!BBQ")
 
+PIECES: Final = 256
+"""Pieces of messages taken in one go: 64 KiB of empty fragments would keep the loop for 10 ms, or 20 with deflate."""
+
 REASON_MAX_BYTES: Final = 123
 """125 bytes of control frame, less two of code (RFC 6455 section 5.5)."""
 
@@ -64,6 +67,10 @@ class Decoder:
 
     An error is raised where its bytes are reached, after every event before it; from then on, as after a
     Close, all further bytes are dropped and there are no more events.
+
+    Attributes:
+        paused: Whether the last None of `next_event` was only to let others run: it wants to be called again before
+            more is fed.
     """
 
     __slots__ = (
@@ -78,6 +85,7 @@ class Decoder:
         "_message_max_bytes",
         "_position",
         "_unread",
+        "paused",
     )
 
     def __init__(self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = 2**17) -> None:
@@ -99,6 +107,7 @@ class Decoder:
         self._unread = 0
         self._mask = b""
         self._fin = False
+        self.paused = False
         self._ended = False
         # Neither bytes nor a message are held and more may come: one test instead of four on the direct path.
         self._at_rest = True
@@ -158,7 +167,7 @@ class Decoder:
         self._at_rest = False
 
     def next_event(self) -> Event | None:
-        """Return the next event, or None until more bytes are fed.
+        """Return the next event, or None until more bytes are fed, or as long as it is `paused`.
 
         Raises:
             WebSocketError: 1002 for what the protocol does not allow, 1007 for text that is not UTF-8 and for
@@ -166,12 +175,16 @@ class Decoder:
         """
         if self._at_rest or self._ended:
             return None
+        self.paused = False
+        event = None
         try:
-            while True:
+            for _ in range(PIECES):
                 before = self._position
                 event = self._read_payload() if self._unread else self._read_frame()
                 if event is not None or self._position == before:
                     break
+            else:
+                self.paused = self._position < len(self._buffer)
         except WebSocketError:
             self._end()
             raise
@@ -185,6 +198,7 @@ class Decoder:
 
     def _end(self) -> None:
         self._ended = True
+        self.paused = False
         self._at_rest = False
         self._buffer = b""
         self._position = 0

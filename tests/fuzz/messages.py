@@ -119,7 +119,10 @@ def _decode(pieces: list[bytes], limit: int, deflate: DeflateParameters | None) 
     for piece in pieces:
         try:
             event = decoder.decode(piece)
-            while event is not None:
+            while event is not None or decoder.paused:
+                if event is None:
+                    event = decoder.next_event()
+                    continue
                 assert event[0] in (TEXT, BINARY, CLOSE, PING, PONG)
                 if event[0] in (TEXT, BINARY):
                     assert _size(event[1]) <= limit

@@ -245,6 +245,33 @@ async def test_a_flood_of_control_frames_lets_others_run(pagi_serve, raw, caplog
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.trio
+@pytest.mark.parametrize("opcode", [1, 9], ids=["messages", "pings"])
+async def test_a_flood_behind_the_end_of_a_session_lets_others_run(pagi_serve, raw, opcode):
+    """What comes between the server's Close and the client's is read in turns as well."""
+    ended = trio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await ended.wait()
+
+    server = await pagi_serve(app, lifespan="off")
+    count = 30_000
+    turns = 0
+    async with raw(server) as flooder, trio.open_nursery() as nursery:
+        await open_websocket(flooder)
+        # All of it is on its way before the application ends.
+        await flooder.send(frame(opcode, b"") * count + frame(8, b""))
+        nursery.start_soon(flooder.read_to_end)
+        ended.set()
+        while server.metrics.value("pagi_server_connections_active"):
+            await trio.lowlevel.checkpoint()
+            turns += 1
+    # A third of what 256 frames in each would make; it was five in all.
+    assert turns > count / 256 / 3
+
+
 def test_a_listener_closed_twice_leaves_the_file_of_its_successor(tmp_path):
     path = tmp_path / "app.sock"
     (first,) = open_listeners([f"unix:{path}"], 1)

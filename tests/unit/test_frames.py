@@ -15,6 +15,7 @@ from pagi_trio.wire.frames import (
     BINARY,
     CLOSE,
     NO_CLOSE_CODE,
+    PIECES,
     PING,
     PONG,
     TEXT,
@@ -44,9 +45,9 @@ def length(first: int, size: int) -> bytes:
 def events(data: bytes, decoder: Decoder | None = None) -> list[object]:
     decoder = decoder or Decoder(LIMIT)
     found = [decoder.decode(data)]
-    while found[-1] is not None:
+    while found[-1] is not None or decoder.paused:
         found.append(decoder.next_event())
-    return found[:-1]
+    return [event for event in found if event is not None]
 
 
 def refusal(data: bytes, decoder: Decoder | None = None) -> WebSocketError:
@@ -292,6 +293,22 @@ def test_the_default_bound_takes_the_most_fragments_that_autobahn_sends():
     middle = frame(0x00, bytes(64))
     sent = frame(0x02, bytes(64)) + middle * 65_535 + frame(0x80)
     assert events(sent, decoder) == [(BINARY, bytes(4 * 2**20))]
+
+
+@pytest.mark.parametrize("payload", [b"", b"a"])
+def test_fragments_are_taken_so_many_at_a_time_that_others_can_run(payload):
+    decoder = Decoder(LIMIT)
+    count = 10 * PIECES
+    assert decoder.decode(frame(0x02) + frame(0x00, payload) * count + frame(0x80)) is None
+    turns = 1
+    while decoder.paused:
+        # Each frame is a piece, and so is the payload of one that is not empty.
+        assert decoder.in_message
+        event = decoder.next_event()
+        turns += 1
+    assert event == (BINARY, payload * count)
+    assert 10 <= turns <= 21
+    assert (decoder.buffered_bytes, decoder.decode(frame(0x89, b"x"))) == (0, (PING, b"x"))
 
 
 def test_the_limit_is_of_each_message():
