@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
-from pagi_trio.nurseries.service import SSE
+from pagi_trio.nurseries.service import SSE, log
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
 from pagi_trio.nurseries.upload import Upload
 from pagi_trio.wire.framing import ResponseFraming
@@ -191,7 +191,10 @@ class HTTPExchange:
         """Answer a body that cannot be read, if no answer has begun; the application sees a disconnect."""
         self.connection.keep_alive = False
         if not self._has_answered:
+            log.info("%s: answered %d: %s", self.connection, error.status, error)
             self._post_error(error.status, str(error))
+        else:
+            log.info("%s: cut off: %s", self.connection, error)
         self.disconnect(REFUSALS.get(error.status, "protocol_error"))
 
     # Sending

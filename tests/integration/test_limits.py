@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import suppress
 
@@ -263,6 +264,36 @@ async def test_a_chunked_body_beyond_the_limit_is_a_413_and_a_disconnect_rfc9110
             assert headers[b"connection"] == b"close"
             assert await ends(client) == b""
     assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 0
+
+
+BODY_REFUSALS = {
+    "body": (b"b\r\n0123456789a\r\n", 413, "the body is longer than 10 bytes"),
+    "extensions": (b"1;aaaaaaaaaa\r\n", 400, "the chunk extensions are longer than is allowed"),
+    "trailers": (b"0\r\nA: 67890123\r\n\r\n", 431, "the trailers are longer than is allowed"),
+    "speed": (b"1\r\n", 408, "the body comes slower than 240 bytes a second"),
+}
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["unanswered", "answered"])
+@pytest.mark.parametrize(("sent", "status", "why"), BODY_REFUSALS.values(), ids=BODY_REFUSALS)
+async def test_the_log_says_which_limit_a_body_broke(pagi_serve, raw, caplog, sent, status, why, begun):
+    async def app(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        assert (await read_body(receive))[1] is False
+
+    caplog.set_level(logging.INFO, "pagi_trio")
+    limits = {"body_bytes": 10, "chunk_extension_bytes": 10, "trailer_bytes": 10}
+    server = await pagi_serve(app, lifespan="off", limits=limits, timeouts={"body_grace_s": 0.25})
+    async with raw(server) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + sent)
+        assert (await client.read_head())[0] == (200 if begun else status)
+        # A response that has begun is cut off where it is, by a reset.
+        with suppress(trio.BrokenResourceError):
+            await ends(client)
+    said = [record.getMessage().partition(": ")[2] for record in caplog.records if why in record.getMessage()]
+    assert said == [f"cut off: {why}" if begun else f"answered {status}: {why}"]
 
 
 async def test_the_bodies_limit_is_for_each_request(pagi_serve, raw):
