@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.bench.load import allow_sockets
-from tests.bench.servers import cores
+from tests.bench.servers import check_installed, cores
 
 from .attacker import AttackFailedError, attacking
 from .measure import Result, attack
@@ -67,10 +67,19 @@ def _row(cells: Sequence[str]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.abuse", description=__doc__.splitlines()[0])
-    scenarios, kinds = list(SCENARIOS.values()), list(KINDS.values())
+    scenarios = list(SCENARIOS.values())
+    kinds = [kind for kind in KINDS.values() if not kind.program.missing()]
     parser.add_argument("--only", type=_some_of(SCENARIOS), default=scenarios, help=f"any of {', '.join(SCENARIOS)}")
-    parser.add_argument("--servers", type=_some_of(KINDS), default=kinds, help=f"any of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--servers", type=_servers, default=kinds, help=f"any of {', '.join(KINDS)}; those that are installed"
+    )
     return parser.parse_args()
+
+
+def _servers(text: str) -> list[Kind]:
+    kinds = _some_of(KINDS)(text)
+    check_installed(kind.program for kind in kinds)
+    return kinds
 
 
 def _some_of(known):

@@ -6,6 +6,7 @@ each one's own documentation starts it.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,16 @@ KINDS = {
         Kind(TWICE, OUR_MODULES, _ours_twice),
     )
 }
+
+
+def check_installed(kinds: Iterable[Kind]) -> None:
+    """Refuse servers that cannot be started here, of those asked for on a command line.
+
+    Raises:
+        argparse.ArgumentTypeError: It names what is missing.
+    """
+    if missing := sorted({module for kind in kinds for module in kind.missing()}):
+        raise argparse.ArgumentTypeError(f"not installed: {', '.join(missing)}")
 
 
 class ServerFailedError(Exception):

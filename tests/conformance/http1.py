@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 
-from tests.bench.servers import HYPERCORN, KINDS, OURS, UVICORN, Kind, Server, running
+from tests.bench.servers import HYPERCORN, KINDS, OURS, UVICORN, Kind, Server, check_installed, running
 
 from .http1_cases import AREAS
 from .http1_cases.case import MUST, Case
@@ -99,11 +99,7 @@ def failures(name: str, found: Complaints) -> list[str]:
 def main() -> int:
     """Print the table and what fails; 1 if anything does."""
     arguments = _arguments()
-    complaints = {
-        name: complaints_of(KINDS[name], arguments.areas, arguments.limit)
-        for name in arguments.servers
-        if not KINDS[name].missing()
-    }
+    complaints = {name: complaints_of(KINDS[name], arguments.areas, arguments.limit) for name in arguments.servers}
     print(table(complaints, arguments.areas))
     versions = [f"{package} {version(package)}" for name in complaints for package in SERVERS[name]]
     print(f"\n{', '.join(versions)}, Python {platform.python_version()}")
@@ -114,10 +110,19 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.http1", description=__doc__.splitlines()[0])
-    for flag, known in (("--servers", SERVERS), ("--areas", AREAS)):
-        parser.add_argument(flag, type=_choice(known), default=list(known), help=f"any of {', '.join(known)}")
+    installed = [name for name in SERVERS if not KINDS[name].missing()]
+    parser.add_argument(
+        "--servers", type=_servers, default=installed, help=f"any of {', '.join(SERVERS)}; those that are installed"
+    )
+    parser.add_argument("--areas", type=_choice(AREAS), default=list(AREAS), help=f"any of {', '.join(AREAS)}")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help=f"seconds to wait for a server ({LIMIT_S})")
     return parser.parse_args()
+
+
+def _servers(text: str) -> list[str]:
+    names = _choice(SERVERS)(text)
+    check_installed(KINDS[name] for name in names)
+    return names
 
 
 def _choice(known: Mapping[str, object]) -> Callable[[str], list[str]]:

@@ -21,7 +21,18 @@ from pathlib import Path
 
 import trustme
 
-from tests.bench.servers import HYPERCORN, KINDS, LIFETIME_S, OURS, ROOT, UVICORN, Kind, Server, running
+from tests.bench.servers import (
+    HYPERCORN,
+    KINDS,
+    LIFETIME_S,
+    OURS,
+    ROOT,
+    UVICORN,
+    Kind,
+    Server,
+    check_installed,
+    running,
+)
 
 GROUPS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1, "12": 90, "13": 126}
 """How many cases each group has; a run that is not of as many has not run."""
@@ -214,8 +225,7 @@ def _kinds(text: str) -> list[Kind]:
     if unknown := [name for name in names if name not in _NO_PINGS]:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(_NO_PINGS)}")
     kinds = [KINDS[name] for name in names]
-    if missing := {module for kind in kinds for module in kind.missing()}:
-        raise argparse.ArgumentTypeError(f"not installed: {', '.join(sorted(missing))}")
+    check_installed(kinds)
     return kinds
 
 

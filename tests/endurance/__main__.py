@@ -21,11 +21,11 @@ COLUMNS = "| minute | CPU | own memory, MiB | PSS, MiB | objects | tasks | fds |
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.endurance", description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--clients", type=int, default=100, help="how many there are at a time")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long clients come (60)")
+    parser.add_argument("--seed", type=int, default=1, help="of what they choose by chance (1)")
+    parser.add_argument("--clients", type=int, default=100, help="how many there are at a time (100)")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server (1)")
+    parser.add_argument("--tls", action="store_true", help="over TLS, with broken handshakes too")
     parser.add_argument("--samples", action="store_true", help="print every sample as it is taken")
     options = parser.parse_args()
     # Ended early, it takes its server along; a shell's background job would ignore SIGINT.

@@ -12,6 +12,10 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.fuzz.targets import Target
 
 MISSING = "atheris is not installed: pip install atheris -e '.[dev]'"
 
@@ -26,23 +30,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz.coverage_guided", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--target", required=True, help="a name of tests/fuzz/targets.py")
-    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--target", required=True, help="a name of tests/fuzz/targets.py; a wrong one lists them")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long (1)")
     parser.add_argument("--corpus", type=Path, default=Path("fuzz-corpus"), help="a directory; one in it per target")
     parser.add_argument("--replay", type=Path, help="run the check on this file alone")
     options = parser.parse_args()
     if options.replay is not None:
-        importlib.import_module(TARGETS_MODULE).TARGETS[options.target].check(options.replay.read_bytes())
+        target = _find(parser, options.target)
+        try:
+            data = options.replay.read_bytes()
+        except OSError as error:
+            parser.error(f"{options.replay} cannot be read: {error.strerror}")
+        target.check(data)
         return
     try:
         atheris = importlib.import_module("atheris")
     except ImportError:
         sys.exit(MISSING)
     with atheris.instrument_imports(include=["pagi_trio"]):
-        targets = importlib.import_module(TARGETS_MODULE).TARGETS
-    if options.target not in targets:
-        parser.error(f"there is no {options.target}, but {', '.join(targets)}")
-    target = targets[options.target]
+        target = _find(parser, options.target)
     corpus = options.corpus / options.target
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
@@ -62,6 +68,13 @@ def main() -> None:
     ]
     atheris.Setup([sys.argv[0], *arguments, str(corpus)], target.check)
     atheris.Fuzz()
+
+
+def _find(parser: argparse.ArgumentParser, name: str) -> Target:
+    targets: dict[str, Target] = importlib.import_module(TARGETS_MODULE).TARGETS
+    if name not in targets:
+        parser.error(f"there is no {name}, but {', '.join(targets)}")
+    return targets[name]
 
 
 def _quoted(word: bytes) -> str:

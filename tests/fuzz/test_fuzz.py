@@ -74,6 +74,18 @@ def test_what_was_found_is_run_again(monkeypatch, tmp_path):
         coverage_guided.main()
 
 
+@pytest.mark.parametrize(
+    ("target", "file", "said"),
+    [("evnts", "found", "there is no evnts, but head,"), ("events", "gone", "cannot be read")],
+)
+def test_what_cannot_be_run_again_is_said(monkeypatch, tmp_path, capsys, target, file, said):
+    (tmp_path / "found").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["coverage_guided", "--target", target, "--replay", str(tmp_path / file)])
+    with pytest.raises(SystemExit):
+        coverage_guided.main()
+    assert said in capsys.readouterr().err
+
+
 # What must be found: faults like those that other servers had, each planted in one place.
 
 
