@@ -57,6 +57,17 @@ def test_links_lead_somewhere(page):
     assert broken_links(page, page.read_text(encoding="utf-8")) == []
 
 
+def test_each_page_is_reached_from_the_readme():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        one = waiting.pop()
+        reached.add(one)
+        targets = re.findall(r"\]\(([^)#]+\.md)", one.read_text(encoding="utf-8"))
+        found = {(one.parent / target).resolve() for target in targets if "://" not in target}
+        waiting += found - reached
+    assert set(PAGES) - reached == {ROOT / "CHANGELOG.md"}
+
+
 def test_metrics_are_in_the_catalog(page):
     assert missing_names(page.read_text(encoding="utf-8")) == []
 
@@ -135,6 +146,28 @@ def test_each_promise_of_the_security_page_has_its_tests_and_each_limit_its_defa
         assert "\n- `tests/" in promise, f"no test holds {promise[:40]!r}"
     limits = {key for key in SETTINGS if key.startswith(("limits.", "websocket."))} - {"websocket.deflate"}
     assert {key for key in limits if f"| `{key}` |" not in rest} == set()
+
+
+def rows(text):
+    """Return the cells of each row of a text's tables."""
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def test_the_readme_sums_up_what_the_reference_has():
+    readme, conformance, abuse = (
+        (ROOT / page).read_text(encoding="utf-8")
+        for page in ("README.md", "docs/reference/conformance.md", "docs/reference/abuse.md")
+    )
+    requests, attacks, memory = rows(
+        readme.partition("<!-- standing: begin -->")[2].partition("<!-- standing: end")[0]
+    )[2:]
+    assert requests[1:] == next(row[1:] for row in rows(conformance) if row[0] == "all")
+    results = [row[1:] for row in rows(abuse) if "MiB" in row[1]]
+    for number, cells in enumerate(zip(*results, strict=True)):
+        harmful = sum("**frozen**" in cell or "**the server ended**" in cell for cell in cells)
+        grown = [float(found[1]) for cell in cells if (found := re.search(r"\+([\d.]+) MiB", cell))]
+        assert attacks[1 + number] == f"{harmful} of {len(cells)}"
+        assert memory[1 + number] == f"{max(grown):.0f} MiB"
 
 
 def test_what_is_wrong_is_found():
