@@ -15,7 +15,7 @@ from pagi_trio.nurseries.connection import Connection
 from pagi_trio.nurseries.exchange import REFUSALS, HTTPExchange
 from pagi_trio.nurseries.service import APP, CLOSING, HEAD, IDLE, log
 from pagi_trio.nurseries.websocket import WebSocketSession
-from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, parse_head
+from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, check_unfinished_fields, parse_head
 from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class HTTP1Connection(Connection):
             part = buffer if end < 0 else buffer[:end]
             check_unfinished(part, limits.request_line_bytes, limits.head_bytes, scanned)
             if end < 0:
+                check_unfinished_fields(part, limits.headers, limits.header_bytes, scanned)
                 self._scanned = len(buffer)
                 if self.state == IDLE:
                     self.enter(HEAD)

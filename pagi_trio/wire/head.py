@@ -132,7 +132,7 @@ def parse_head(raw: bytes, headers_max: int, header_max_bytes: int) -> Head:
     if line is None:
         line = _read_request_line(lines[0])
     if len(lines) > headers_max + 1:
-        raise RequestError(431, f"more than {headers_max} header fields")
+        raise _too_many(headers_max)
     headers: Headers = []
     flags = 0
     del lines[0]
@@ -140,7 +140,7 @@ def parse_head(raw: bytes, headers_max: int, header_max_bytes: int) -> Head:
         field = _field_lines.get(field_line)
         if field is None:
             if len(field_line) > header_max_bytes:
-                raise RequestError(431, f"a header field is longer than {header_max_bytes} bytes")
+                raise _too_long(header_max_bytes)
             field = _read_field_line(field_line)
         headers.append(field[0])
         meaning = field[1]
@@ -348,3 +348,32 @@ def check_unfinished(raw: bytes | bytearray, line_max_bytes: int, head_max_bytes
         raise RequestError(414, f"the request line is longer than {line_max_bytes} bytes")
     if len(raw) > head_max_bytes:
         raise RequestError(431, f"the header fields are longer than {head_max_bytes} bytes")
+
+
+def check_unfinished_fields(raw: bytes, headers_max: int, header_max_bytes: int, checked: int = 0) -> None:
+    """Check the field lines of a head whose blank line has not come yet, each as soon as it is too long or too many.
+
+    Args:
+        raw: All of the head that has been received.
+        headers_max: How many field lines are allowed.
+        header_max_bytes: The longest field line.
+        checked: How many bytes have passed before.
+
+    Raises:
+        RequestError: 431 as by `parse_head`.
+    """
+    # All that ends lines but the request line.
+    if raw.count(b"\n") > headers_max + 1:
+        raise _too_many(headers_max)
+    start = raw.rfind(b"\n", 0, checked) + 1 or raw.find(b"\n") + 1
+    # The line ends are still there, or half of them.
+    if start and any(len(line.rstrip(b"\r")) > header_max_bytes for line in raw[start:].split(b"\n")):
+        raise _too_long(header_max_bytes)
+
+
+def _too_many(headers_max: int) -> RequestError:
+    return RequestError(431, f"more than {headers_max} header fields")
+
+
+def _too_long(header_max_bytes: int) -> RequestError:
+    return RequestError(431, f"a header field is longer than {header_max_bytes} bytes")

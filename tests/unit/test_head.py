@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pagi_trio.errors import RequestError
 from pagi_trio.wire import head as head_module
-from pagi_trio.wire.head import check_field_line, check_unfinished, parse_head
+from pagi_trio.wire.head import check_field_line, check_unfinished, check_unfinished_fields, parse_head
 
 TOKEN = b"!#$%&'*+-.^_`|~09azAZ"
 
@@ -419,6 +419,45 @@ def test_endless_fields_are_a_431_before_they_end_rfc6585_5():
     with pytest.raises(RequestError, match="longer than 1000 bytes") as caught:
         check_unfinished(head.ljust(1001, b"a"), 64, 1000)
     assert caught.value.status == 431
+
+
+LINE = b"GET /" + b"a" * 500 + b" HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\r\n", b"\r\nA: b"])
+@pytest.mark.parametrize("checked", [0, 100, len(LINE) - 1, len(LINE), len(LINE) + 100, len(LINE) + 256])
+def test_an_endless_field_is_a_431_before_it_ends_rfc6585_5(end, checked):
+    check_unfinished_fields(LINE + b"A: ".ljust(256, b"a") + end, 2, 256, checked)
+    with pytest.raises(RequestError, match="longer than 256 bytes") as caught:
+        check_unfinished_fields(LINE + b"A: ".ljust(257, b"a") + end, 2, 256, checked)
+    assert caught.value.status == 431
+
+
+def test_fields_without_end_are_a_431_as_soon_as_they_are_too_many_rfc6585_5():
+    check_unfinished_fields(LINE + b"A: b\r\n" * 2 + b"\r", 2, 256)
+    with pytest.raises(RequestError, match="more than 2 ") as caught:
+        check_unfinished_fields(LINE + b"A: b\r\n" * 3, 2, 256)
+    assert caught.value.status == 431
+
+
+@given(sizes=st.lists(st.integers(2, 300), max_size=5), cuts=st.lists(st.integers(0, 2000), max_size=5))
+def test_fields_that_are_refused_early_would_be_refused_in_the_end(sizes, cuts):
+    """And none that would not."""
+    raw = LINE + b"Host: x\r\n" + b"".join(b"a:".ljust(size, b"b") + b"\r\n" for size in sizes)
+    whole = None
+    try:
+        parse_head(raw[:-2], 4, 256)
+    except RequestError as error:
+        whole = error.status
+    early = None
+    checked = 0
+    try:
+        for cut in (*sorted(cuts), len(raw)):
+            check_unfinished_fields(raw[:cut], 4, 256, checked)
+            checked = min(cut, len(raw))
+    except RequestError as error:
+        early = error.status
+    assert early == whole
 
 
 @pytest.mark.parametrize("head", [b"GET / HTTP/1.1\nHost: x", b"\nGET", b"GET / HTTP/1.1\r\nHost: x\n\n"])
