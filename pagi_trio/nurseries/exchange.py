@@ -162,7 +162,7 @@ class HTTPExchange:
         if not self.connection.read_ahead():
             return None
         if self.stream is not None:
-            self.disconnect("client_closed")
+            self.disconnect(self.transport.lost or "client_closed")
         return self._disconnect_event()
 
     def _discard_ahead(self) -> None:
