@@ -346,7 +346,8 @@ def check_unfinished(raw: bytes | bytearray, line_max_bytes: int, head_max_bytes
     end = raw.find(b"\n")
     if (end if end >= 0 else len(raw)) > line_max_bytes + 1:
         raise RequestError(414, f"the request line is longer than {line_max_bytes} bytes")
-    if len(raw) > head_max_bytes:
+    # The blank line may have come in part, and is no part of the head.
+    if len(raw) > head_max_bytes and len(raw.rstrip(b"\r\n")) > head_max_bytes:
         raise RequestError(431, f"the header fields are longer than {head_max_bytes} bytes")
 
 

@@ -415,7 +415,8 @@ def test_an_endless_request_line_is_a_414_before_it_ends_rfc9112_3():
 
 def test_endless_fields_are_a_431_before_they_end_rfc6585_5():
     head = b"GET / HTTP/1.1\r\nA: "
-    check_unfinished(head.ljust(1000, b"a"), 64, 1000)
+    for begun in (b"", b"\r", b"\r\n", b"\r\n\r"):
+        check_unfinished(head.ljust(1000, b"a") + begun, 64, 1000)
     with pytest.raises(RequestError, match="longer than 1000 bytes") as caught:
         check_unfinished(head.ljust(1001, b"a"), 64, 1000)
     assert caught.value.status == 431
