@@ -24,13 +24,16 @@ class Keepalive:
         now: The reaper's clock, seconds.
     """
 
-    __slots__ = ("_due", "_owed", "_quiet_since", "_sent", "_settings", "_transport", "_unanswered")
+    __slots__ = (
+        *("_due", "_is_ping_queued", "_owed", "_quiet_since", "_sent", "_settings", "_transport", "_unanswered"),
+    )
 
     def __init__(self, settings: WebSocketSettings, transport: Transport, now: float) -> None:
         self._settings = settings
         self._transport = transport
         self._due = now + settings.ping_interval_s
         self._sent = float("inf")
+        self._is_ping_queued = False
         self._quiet_since = now
         # Pings since the last pong that has left. If there are any, one pong waits in the transport's queue, and no
         # more than one, so that a flood of pings cannot fill it; the latest ping it does not answer is owed the next.
@@ -65,9 +68,16 @@ class Keepalive:
             if self._owed is not None:
                 self._answer(self._owed)
 
+    def end(self) -> None:
+        """Answer nothing any more: no frame may follow a Close (RFC 6455 section 5.5.1)."""
+        self._owed = None
+
     def ponged(self) -> None:
         """Take note of a pong, whatever it answers."""
         self._sent = float("inf")
+
+    def _ping_left(self, _data: memoryview, finished: bool) -> None:
+        self._is_ping_queued = not finished
 
     def is_overdue(self, now: float) -> bool:
         """Whether a ping has waited for its answer too long."""
@@ -90,11 +100,14 @@ class Keepalive:
             self._quiet_since = now
         elif settings.idle_s and now - self._quiet_since > settings.idle_s:
             return "idle_timeout"
+        if self._is_ping_queued:
+            # While the client takes what is before it, it cannot answer yet.
+            self._sent = max(self._sent, self._transport.stalled_since)
         if self.is_overdue(now) and not is_unread:
             return "keepalive_timeout"
         if settings.ping_interval_s and now >= self._due:
             self._due = now + settings.ping_interval_s
             if self._sent == float("inf"):
                 self._sent = now
-                self._transport.post(encode(PING, b""))
+                self._is_ping_queued = not self._transport.post(encode(PING, b""), self._ping_left)
         return ""

@@ -409,6 +409,8 @@ class WebSocketSession:
         if self._disconnect is None:
             self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
             self._count_out(code, side)
+            if self._keepalive is not None:
+                self._keepalive.end()
             self.connection.enter(CLOSING)
             self.transport.wake_readers()
             if not self.transport.is_drained:

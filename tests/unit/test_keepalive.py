@@ -22,10 +22,12 @@ class Wire:
     Attributes:
         is_drained: Whether all that was written has left.
         posted: What was written, in order.
+        stalled_since: When it last took something while more was queued.
     """
 
     def __init__(self) -> None:
         self.is_drained = True
+        self.stalled_since = 0.0
         self.posted: list[bytes] = []
         self._observers: list[Observer] = []
 
@@ -83,6 +85,16 @@ def test_one_pong_at_a_time_waits_to_leave_and_the_next_is_for_the_latest_ping()
     assert wire.posted[-1] == pong(b"d")
 
 
+def test_nothing_is_answered_behind_the_end_rfc6455_5_5_1() -> None:
+    keepalive, wire = keep_alive()
+    wire.is_drained = False
+    for payload in (b"a", b"b"):
+        keepalive.pinged(payload)
+    keepalive.end()
+    wire.take()
+    assert wire.posted == [pong(b"a")]
+
+
 def test_as_many_pings_may_be_outstanding_as_the_limit_says() -> None:
     keepalive, wire = keep_alive(pings_outstanding=3)
     wire.is_drained = False
@@ -121,6 +133,26 @@ def test_a_pong_that_cannot_be_seen_is_not_missed() -> None:
     tick(keepalive, 10)
     assert tick(keepalive, 100, is_unread=True) == ""
     assert tick(keepalive, 101) == "keepalive_timeout"
+
+
+def test_a_ping_has_its_time_once_the_client_has_taken_what_is_before_it() -> None:
+    keepalive, wire = keep_alive(ping_interval_s=10, ping_timeout_s=15)
+    wire.is_drained = False
+    tick(keepalive, 10)
+    for now in range(20, 100, 10):
+        wire.stalled_since = now
+        assert tick(keepalive, now) == ""
+    wire.take()
+    wire.stalled_since = float("inf")
+    assert tick(keepalive, 105) == ""
+    assert tick(keepalive, 106) == "keepalive_timeout"
+
+
+def test_a_client_that_takes_nothing_at_all_answers_no_ping() -> None:
+    keepalive, wire = keep_alive(ping_interval_s=10, ping_timeout_s=15)
+    wire.is_drained = False
+    assert [tick(keepalive, now) for now in (10, 25)] == ["", ""]
+    assert tick(keepalive, 26) == "keepalive_timeout"
 
 
 # Silence
