@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.integration.clock import HOUR_S
 from tests.integration.raw_client import RawClient
 
 
@@ -75,3 +76,23 @@ def tls(authority):
                 await trio.aclose_forcefully(stream)
 
     return connect
+
+
+@pytest.fixture(params=["plain", "tls"])
+def connect(request, authority):
+    """``config, patient = connect``: settings, and clients that have an hour, once plain and once over TLS."""
+    over_tls = request.param == "tls"
+
+    @asynccontextmanager
+    async def patient(server):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        if over_tls:
+            stream = trio.SSLStream(stream, authority.client(), server_hostname="127.0.0.1", https_compatible=True)
+            await stream.do_handshake()
+        with trio.fail_after(HOUR_S):
+            try:
+                yield RawClient(stream)
+            finally:
+                await trio.aclose_forcefully(stream)
+
+    return {"tls": authority.files} if over_tls else {}, patient

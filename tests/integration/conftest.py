@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.integration.authority import authority, tls
+from tests.integration.authority import authority, connect, tls
 from tests.integration.command import TCP, running
 from tests.integration.raw_client import RawClient
 
-__all__ = ["RawClient", "authority", "tls"]
+__all__ = ["RawClient", "authority", "connect", "tls"]
 
 
 @pytest.fixture
