@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 import socket
 import ssl
+import weakref
 
 import pytest
 import trio
@@ -166,3 +168,20 @@ async def test_what_tls_holds_already_is_not_waited_for(pair):
     with trio.fail_after(10):
         await transport.wait_turn()
     assert transport.read_nowait() == b"two"
+
+
+async def test_a_closed_connection_leaves_its_memory_at_once():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        transport = TLSTransport(near, None, context)
+        gone = weakref.ref(transport.tls)
+        # Whatever has to wait for a collection is kept for as long as nobody makes one.
+        gc.disable()
+        try:
+            transport.close("client_closed")
+            del transport
+            assert gone() is None
+        finally:
+            gc.enable()
