@@ -102,7 +102,7 @@ class Keepalive:
             return "idle_timeout"
         if self._is_ping_queued:
             # While the client takes what is before it, it cannot answer yet.
-            self._sent = max(self._sent, self._transport.stalled_since)
+            self._sent = max(self._sent, now - self._transport.stalled_s)
         if self.is_overdue(now) and not is_unread:
             return "keepalive_timeout"
         if settings.ping_interval_s and now >= self._due:

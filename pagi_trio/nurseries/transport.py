@@ -56,7 +56,6 @@ class Transport(Readable):
         closed: Whether the socket is closed; nothing may wait on it then.
         lost: Why nothing can be sent any more, as a token of the disconnect reasons; empty while it can.
         eof: Whether the end of what the peer sends has been read.
-        stalled_since: When the kernel last took bytes, while some are queued (Trio's clock, seconds); else infinity.
     """
 
     __slots__ = (
@@ -67,12 +66,12 @@ class Transport(Readable):
         "_recv",
         "_releases",
         "_send",
+        "_stalled_since",
         "_writers",
         "_writing",
         "closed",
         "eof",
         "lost",
-        "stalled_since",
     )
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None) -> None:
@@ -89,7 +88,7 @@ class Transport(Readable):
         self.closed = False
         self.eof = False
         self.lost = ""
-        self.stalled_since = float("inf")
+        self._stalled_since = float("inf")
         if poller is not None:
             poller.register(self)
 
@@ -180,13 +179,18 @@ class Transport(Readable):
         """
         if self._queue is None:
             self._queue = deque()
-            self.stalled_since = trio.current_time()
+            self._stalled_since = trio.current_time()
         self._queue.append((data, observer))
 
     @property
     def is_drained(self) -> bool:
         """Whether the kernel has taken everything that was written."""
         return self._queue is None
+
+    @property
+    def stalled_s(self) -> float:
+        """How long the kernel has taken no bytes while some are queued; below zero while none are."""
+        return trio.current_time() - self._stalled_since
 
     def flush_nowait(self) -> None:
         """Give the kernel as much of the queue as it takes."""
@@ -203,7 +207,7 @@ class Transport(Readable):
             except OSError as error:
                 self._lose_writing(error)
                 return
-            self.stalled_since = trio.current_time()
+            self._stalled_since = trio.current_time()
             finished = taken == len(view)
             if observer is not None:
                 observer(view[:taken], finished)
@@ -215,7 +219,7 @@ class Transport(Readable):
                 queue.popleft()
                 if not queue:
                     self._queue = None
-                    self.stalled_since = float("inf")
+                    self._stalled_since = float("inf")
                     return
 
     def flush_for_nobody(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import trio
 
+from .raw_client import RawClient
 from .test_websocket import frame, open_websocket, read_frame
 
 pytestmark = pytest.mark.trio
@@ -72,3 +75,28 @@ async def test_every_ping_is_answered_at_once_though_the_app_neither_sends_nor_r
         await client.send(b"".join(frame(9, b"%d" % number) for number in range(count)))
         for number in range(count):
             assert await read_frame(client) == (PONG, b"%d" % number)
+
+
+async def test_a_client_that_takes_a_long_message_steadily_is_not_cut_off_in_it(pagi_serve):
+    size = 12_000_000
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": bytes(size)})
+        await receive()
+
+    server = await pagi_serve(app, lifespan="off", websocket={"ping_interval_s": 0.3, "ping_timeout_s": 0.9})
+    with trio.fail_after(30), socket.socket() as sock:
+        # So that the message stays with the server, and not in a buffer of the kernel's.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect(("127.0.0.1", server.port))
+        sock.setblocking(False)
+        client = RawClient(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        await open_websocket(client)
+        part = 60_000
+        for number in range(size // part):
+            await client.read_exactly(part)
+            # For twice as long as a ping may go unanswered; the rest may be with the kernel already, ping and all.
+            if number < size // part // 2:
+                await trio.sleep(0.02)

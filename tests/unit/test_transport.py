@@ -174,21 +174,20 @@ async def test_a_cancelled_writer_hands_the_waiting_to_the_next(pair):
 
 async def test_how_long_nothing_has_left_is_known_while_something_waits(pair, autojump_clock):
     transport, peer = pair
-    assert transport.stalled_since == float("inf")
+    assert transport.stalled_s < 0
     fill(transport)
     transport.enqueue(memoryview(bytes(100_000)))
-    began = transport.stalled_since
-    assert began == trio.current_time()
+    assert transport.stalled_s == 0
     await trio.sleep(10)
     transport.flush_nowait()
-    assert transport.stalled_since == began
+    assert transport.stalled_s == 10
     read_all(peer)
     transport.flush_nowait()
-    assert transport.stalled_since == trio.current_time() == began + 10
+    assert transport.stalled_s == 0
     while not transport.is_drained:
         read_all(peer)
         transport.flush_nowait()
-    assert transport.stalled_since == float("inf")
+    assert transport.stalled_s < 0
 
 
 async def test_a_peer_that_left_fails_the_write_and_the_drain(pair):
