@@ -9,7 +9,6 @@ switch and a copy for each read and write.
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +18,8 @@ from pagi_trio.errors import ClientDisconnected
 from pagi_trio.nurseries.transport import WRITE_BYTES, Transport
 
 if TYPE_CHECKING:
+    import socket
+
     from pagi_trio.nurseries.readiness import EpollPoller
 
 RECORD_BYTES: Final = 16384
@@ -40,16 +41,21 @@ class TLSTransport(Transport):
 
     Attributes:
         failure: What OpenSSL says of a handshake that failed.
-        tls: The engine, to ask about the handshake.
+        tls: The engine, to ask about the handshake; made when that begins.
     """
 
-    __slots__ = ("_ciphertext", "_idle_bytes", "_incoming", "_outgoing", "_sealed_bytes", "failure", "tls")
+    __slots__ = (
+        *("_ciphertext", "_context", "_has_begun", "_idle_bytes", "_incoming", "_outgoing", "_sealed_bytes"),
+        *("failure", "tls"),
+    )
+    tls: ssl.SSLObject
 
     def __init__(self, sock: socket.socket, poller: EpollPoller | None, context: ssl.SSLContext) -> None:
         super().__init__(sock, poller)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._context = context
+        self._has_begun = False
         self.failure = ""
         # What TLS has made and the kernel not taken, and how many bytes of the sender's the last record in it holds.
         self._ciphertext = b""
@@ -152,28 +158,29 @@ class TLSTransport(Transport):
         Raises:
             ClientDisconnected: If it fails, for whatever reason.
         """
-        await self._wait_begun()
-        while not self.closed:
-            try:
+        try:
+            await self._wait_fed()
+            while not self.closed:
                 if await self._shake():
                     self._idle_bytes = 0
                     return
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
-                # An end in the middle of a record is the second to Python 3.11.2, and the first to later ones.
-                self.lose("client_closed")
-                break
-            except (OSError, ValueError) as error:
-                self.failure = (isinstance(error, ssl.SSLError) and error.reason) or str(error)
-                self.lose("protocol_error")
-                # The client is told why, if the kernel takes it.
-                with contextlib.suppress(OSError):
-                    self._send_ciphertext()
-                break
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
+            # An end in the middle of a record is the second to Python 3.11.2, and the first to later ones.
+            self.lose("client_closed")
+        except (OSError, ValueError) as error:
+            self.failure = (isinstance(error, ssl.SSLError) and error.reason) or str(error)
+            self.lose("protocol_error")
+            # The client is told why, if the kernel takes it.
+            with contextlib.suppress(OSError):
+                self._send_ciphertext()
         raise ClientDisconnected(self.lost)
 
     async def _shake(self) -> bool:
         """Take the handshake as far as it goes with what has arrived; return whether it is done."""
         done = False
+        if not self._has_begun:
+            self._has_begun = True
+            self.tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
             self.tls.do_handshake()
             done = True
@@ -185,14 +192,8 @@ class TLSTransport(Transport):
                 break
             except BlockingIOError:
                 await self._wait_writable()
-        if not done and not self.closed:
-            try:
-                self._feed()
-            except BlockingIOError:
-                self.ready = self.emptied
-                await self.wait_turn()
-            else:
-                await trio.lowlevel.checkpoint()
+        if not done:
+            await self._wait_fed()
         return done and not self.closed
 
     async def _wait_writable(self) -> None:
@@ -204,18 +205,19 @@ class TLSTransport(Transport):
         finally:
             self._writing = False
 
-    async def _wait_begun(self) -> None:
-        """Wait for the first byte: OpenSSL takes 40 KiB to begin a handshake, too much for one who says nothing."""
+    async def _wait_fed(self) -> None:
+        """Wait until TLS has been given what has arrived; the first time, before there is an engine.
+
+        OpenSSL takes 40 KiB to begin a handshake, too much for one who says nothing.
+        """
         while not self.closed:
             try:
-                self.sock.recv(1, socket.MSG_PEEK)
+                self._feed()
             except BlockingIOError:
                 self.ready = self.emptied
                 await self.wait_turn()
-            except OSError:
-                # The handshake will say.
-                return
             else:
+                await trio.lowlevel.checkpoint()
                 return
 
     def finish_writing(self, reason: str) -> None:
@@ -235,6 +237,8 @@ class TLSTransport(Transport):
         self._recv, self._send = self.sock.recv, self.sock.send
 
     def _say_goodbye(self) -> None:
+        if not self._has_begun:
+            return
         with contextlib.suppress(OSError, ValueError):
             self.tls.unwrap()
         with contextlib.suppress(OSError):

@@ -176,6 +176,9 @@ async def test_a_closed_connection_leaves_its_memory_at_once():
     with near, far:
         near.setblocking(False)
         transport = TLSTransport(near, None, context)
+        far.sendall(b"this is no TLS")
+        with pytest.raises(ClientDisconnected):
+            await transport.handshake()
         gone = weakref.ref(transport.tls)
         # Whatever has to wait for a collection is kept for as long as nobody makes one.
         gc.disable()
