@@ -143,6 +143,8 @@ class Connection(ABC):
     def _end(self) -> None:
         """Close, and leave the others' company."""
         self.transport.close("server_shutdown")
+        # Which refers to this: without a circle, all is freed at once.
+        self.current = None
         if self in self.service.connections:
             self.service.meter.add(CONNECTION_CLOSED[self.transport.lost])
             self.service.connections.discard(self)

@@ -236,6 +236,11 @@ class TLSTransport(Transport):
         # garbage: thousands of connections later.
         self._recv, self._send = self.sock.recv, self.sock.send
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._recv = self.sock.recv
+        self._send = self.sock.send
+
     def _say_goodbye(self) -> None:
         if not self._has_begun:
             return

@@ -340,3 +340,11 @@ class Transport(Readable):
         self.wake_readers()
         if self._writers:
             self._writers.unpark_all()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop what refers back to this, so that it is freed when its connection is and not with the garbage.
+
+        That is collected when there is much of it by number, and 40 KiB of TLS each would be a great deal of memory.
+        """
+        self._trap = None
