@@ -112,11 +112,14 @@ class Timeouts(Group):
         10.0, "A TLS handshake must be done within this.", "--tls-handshake-timeout", minimum=_SHORTEST_S
     )
     write_stall_s: float = setting(
-        60.0, "A client that takes no byte for this long is cut off.", "--write-timeout", minimum=_SHORTEST_S
+        60.0,
+        "A client to which nothing could be sent for this long is cut off.",
+        "--write-timeout",
+        minimum=_SHORTEST_S,
     )
     sse_write_stall_s: float = setting(
         30.0,
-        "A client that takes no byte of an event stream for this long is cut off; a browser connects again.",
+        "The same for an event stream; a browser that is cut off connects again.",
         "--sse-write-timeout",
         minimum=_SHORTEST_S,
     )
