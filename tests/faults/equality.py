@@ -79,8 +79,20 @@ def differences(page, bounds):
     ]
 
 
+BALANCES = [("server", "pagi_server_connections_closed_total"), ("websocket", "pagi_websocket_closes_total")]
+
+
+def check_balance(page):
+    """Check that what has begun has ended or is open, whoever was killed."""
+    for kind, ended in BALANCES:
+        begun = page[f"pagi_{kind}_connections_total"]
+        active = page[f"pagi_{kind}_connections_active"]
+        ends = sum(value for series, value in page.values.items() if series.startswith(ended + "{"))
+        assert begun == active + ends, (kind, begun, active, ends)
+
+
 async def check(server, bounds):
-    """Check that every series gets within its bounds, and stays there; return the page.
+    """Check that every series gets within its bounds, and stays there, and that the ends add up; return the page.
 
     The last fold of a worker may be 50 ms away; a machine that is busy gets a hundred times that.
     """
@@ -92,4 +104,5 @@ async def check(server, bounds):
     await trio.sleep(2 * FLUSH_INTERVAL_S)
     wrong = differences(page := await server.page(), bounds)
     assert not wrong, wrong
+    check_balance(page)
     return page

@@ -8,11 +8,13 @@ import signal
 import pytest
 import trio
 
-from .equality import check, expected
+from .equality import check, check_balance, expected
 
 pytestmark = pytest.mark.trio
 
 EXITS = 'pagi_server_worker_exits_total{{reason="{}"}}'.format
+CUT_CONNECTIONS = 'pagi_server_connections_closed_total{reason="server_error"}'
+CUT_WEBSOCKETS = 'pagi_websocket_closes_total{code="1006",side="none"}'
 SENT, RECEIVED = "pagi_websocket_messages_sent_total", "pagi_websocket_messages_received_total"
 
 
@@ -53,6 +55,9 @@ async def test_a_worker_killed_in_a_silence_takes_not_one_message_along(start, w
             os.kill(server.workers()[1], signal.SIGKILL)
             page = await server.wait_page(lambda page: page[EXITS("killed")] == 1)
             assert (page[SENT], page[RECEIVED]) == (got, got)
+            # Whatever it had open has ended with it: nobody else ends in this silence.
+            check_balance(page)
+            assert page[CUT_CONNECTIONS] >= page[CUT_WEBSOCKETS] >= 2
             crowd.resume()
             await crowd.wait_units(200)
             crowd.stop()

@@ -16,6 +16,11 @@ from .test_kill import EXITS, talk_to_all
 
 pytestmark = pytest.mark.trio
 
+EMFILE = 'pagi_server_accept_errors_total{kind="emfile"}'
+REJECTED = [
+    f'pagi_server_connections_rejected_total{{reason="{reason}"}}' for reason in ("limit", "shutdown", "handshake")
+]
+
 
 async def test_workers_without_files_leave_connections_to_others_and_lose_none(start, watched):
     async with start("-w", "2", workers=2) as server, AsyncExitStack() as stack:
@@ -52,12 +57,16 @@ async def test_workers_without_files_leave_connections_to_others_and_lose_none(s
         for connection in waiting:
             await connection.send(b"GET /?3 HTTP/1.1\r\nHost: x\r\n\r\n")
         await server.wait_line("cannot accept on ", 2)
-        assert (await server.page())["pagi_server_connections_total"] == connections
+        page = await server.wait_page(lambda page: page[EMFILE] >= 4)
+        assert page["pagi_server_connections_total"] == connections
         assert (await one.get("/close-files")).status == 200
         assert (await other.get("/close-files")).status == 200
         for connection in waiting:
             assert (await connection.response()).body == b"xxx"
-        await check(server, {"pagi_server_connections_total": (connections + 20, connections + 20)})
+        page = await check(server, {"pagi_server_connections_total": (connections + 20, connections + 20)})
+        # It is over: nobody fails to accept any more, and nobody was turned away for it.
+        assert (await server.page())[EMFILE] == page[EMFILE]
+        assert [series for series in REJECTED if page[series]] == []
 
 
 async def test_one_worker_of_four_that_cannot_start_is_tried_again_while_the_others_serve(start, watched, tmp_path):
