@@ -391,7 +391,7 @@ class HTTPExchange:
             self.transport.wake_readers()
 
     def tick(self, now: float) -> None:
-        """Watch over an event stream whose application may neither send nor receive."""
+        """Hold a body to its least speed; watch over an event stream whose application neither sends nor receives."""
         stream = self.stream
         if self.complete:
             return
