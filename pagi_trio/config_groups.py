@@ -113,7 +113,7 @@ class Timeouts(Group):
     )
     write_stall_s: float = setting(
         60.0,
-        "A client to which nothing could be sent for this long is cut off.",
+        "A client that takes nothing for this long, of what waits for it, is cut off.",
         "--write-timeout",
         minimum=_SHORTEST_S,
     )

@@ -257,7 +257,7 @@ class Connection(ABC):
             transport.flush_for_nobody()
             timeouts = self.service.config.timeouts
             longest_s = timeouts.sse_write_stall_s if self.state == SSE else timeouts.write_stall_s
-            if transport.stalled_s > longest_s:
+            if transport.is_stuck(longest_s):
                 self.abort("write_timeout")
                 return
             if self.state == CLOSING:

@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -49,6 +50,10 @@ FLUSH_WRITES: Final = 16
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
+LEAST_BYTES_PER_S: Final = 240
+"""A client that takes less, while more waits for it, takes nothing; Kestrel asks as much of who reads a response."""
+
+
 class Transport(Readable):
     """A plain TCP or unix connection.
 
@@ -67,6 +72,7 @@ class Transport(Readable):
         "_releases",
         "_send",
         "_stalled_since",
+        "_undelivered",
         "_writers",
         "_writing",
         "closed",
@@ -89,6 +95,8 @@ class Transport(Readable):
         self.eof = False
         self.lost = ""
         self._stalled_since = float("inf")
+        # Of the stall that lasts: what the client had not acknowledged after half of the time that it may last.
+        self._undelivered: int | None = None
         if poller is not None:
             poller.register(self)
 
@@ -192,6 +200,28 @@ class Transport(Readable):
         """How long the kernel has taken no bytes while some are queued; below zero while none are."""
         return trio.current_time() - self._stalled_since
 
+    def is_stuck(self, longest_s: float) -> bool:
+        """Tell whether the client has taken nothing for too long; to be asked a few times a second.
+
+        The kernel takes nothing more before a third of its buffer is free, which a slow reader needs minutes for where
+        that is megabytes. So what counts is what the client acknowledges, in the second half of the time.
+
+        Args:
+            longest_s: How long a stall may last, seconds.
+        """
+        stalled_s = self.stalled_s
+        if stalled_s <= longest_s / 2:
+            self._undelivered = None
+            return False
+        if self._undelivered is None:
+            self._undelivered = self._count_undelivered()
+        if stalled_s <= longest_s:
+            return False
+        if self._undelivered - self._count_undelivered() < LEAST_BYTES_PER_S * longest_s / 2:
+            return True
+        self._stalled_since = trio.current_time()
+        return False
+
     def flush_nowait(self) -> None:
         """Give the kernel as much of the queue as it takes."""
         queue = self._queue
@@ -230,13 +260,16 @@ class Transport(Readable):
     @property
     def is_undelivered(self) -> bool:
         """Whether the peer has not acknowledged all that the kernel took, as far as the platform tells."""
+        return self._count_undelivered() > 0
+
+    def _count_undelivered(self) -> int:
         if self.closed:
-            return False
+            return 0
         try:
             waiting = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
         except OSError:
-            return False
-        return waiting != bytes(4)
+            return 0
+        return int.from_bytes(waiting, sys.byteorder)
 
     async def drain(self) -> None:
         """Wait until the kernel has taken everything that is queued.

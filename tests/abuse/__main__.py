@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.bench.load import allow_sockets
-from tests.bench.servers import check_installed, cores
+from tests.bench.servers import check_installed, cores, take_servers_along
 
 from .attacker import AttackFailedError, attacking
 from .measure import Result, attack
@@ -23,6 +23,7 @@ from .servers import KINDS, Kind, ServerFailedError
 def main() -> int:
     """Make the attacks asked for; 1 if one of them could not be made."""
     arguments = _arguments()
+    take_servers_along()
     server_core, client_core = cores()
     allow_sockets()
     os.sched_setaffinity(0, {client_core})

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from . import table
 from .measure import BUDGET_S, ROUNDS, counting_costs, cpu_costs, idle_costs
-from .servers import KINDS, OURS, Kind, ServerFailedError
+from .servers import KINDS, OURS, Kind, ServerFailedError, take_servers_along
 from .works import MANY, WORKS, Work
 
 IDLE = "idle"
@@ -21,6 +21,7 @@ METRICS = "metrics"
 def main() -> int:
     """Run the works asked for; 1 if a server failed in one of them."""
     arguments = _arguments()
+    take_servers_along()
     names = [kind.name for kind in arguments.servers]
     print(table.header(names), flush=True)
     failed = False

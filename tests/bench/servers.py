@@ -102,6 +102,12 @@ def check_installed(kinds: Iterable[Kind]) -> None:
         raise argparse.ArgumentTypeError(f"not installed: {', '.join(missing)}")
 
 
+def take_servers_along() -> None:
+    """Have SIGTERM end this program as Ctrl-C does, and the servers with it, in the background of a shell too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 class ServerFailedError(Exception):
     """A server did not start, or ended while it was being measured; the message has its last words."""
 

@@ -13,7 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 
-from tests.bench.servers import HYPERCORN, KINDS, OURS, UVICORN, Kind, Server, check_installed, running
+from tests.bench.servers import (
+    HYPERCORN,
+    KINDS,
+    OURS,
+    UVICORN,
+    Kind,
+    Server,
+    check_installed,
+    running,
+    take_servers_along,
+)
 
 from .http1_cases import AREAS
 from .http1_cases.case import MUST, Case
@@ -99,6 +109,7 @@ def failures(name: str, found: Complaints) -> list[str]:
 def main() -> int:
     """Print the table and what fails; 1 if anything does."""
     arguments = _arguments()
+    take_servers_along()
     complaints = {name: complaints_of(KINDS[name], arguments.areas, arguments.limit) for name in arguments.servers}
     print(table(complaints, arguments.areas))
     versions = [f"{package} {version(package)}" for name in complaints for package in SERVERS[name]]

@@ -32,6 +32,7 @@ from tests.bench.servers import (
     Server,
     check_installed,
     running,
+    take_servers_along,
 )
 
 GROUPS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1, "12": 90, "13": 126}
@@ -180,6 +181,7 @@ def run(
 def main() -> int:
     """Print a row for each server and group; 1 if any case of any of them is not as it should be."""
     arguments = _arguments()
+    take_servers_along()
     groups = {group: [one for one in arguments.cases if _group(one) == group] for group in GROUPS}
     print(_row(["server", "group", "cases", *VERDICTS, "seconds"]))
     print(_row(["---", "---", *["--:"] * (len(VERDICTS) + 2)]), flush=True)

@@ -8,10 +8,10 @@ Prints a Markdown table; exits with 1 if memory grew, or a task, file descriptor
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections import Counter
 
+from tests.bench.servers import take_servers_along
 from tests.endurance.run import Outcome, Plan, endure
 from tests.endurance.samples import Sample
 
@@ -28,9 +28,7 @@ def main() -> int:
     parser.add_argument("--tls", action="store_true", help="over TLS, with broken handshakes too")
     parser.add_argument("--samples", action="store_true", help="print every sample as it is taken")
     options = parser.parse_args()
-    # Ended early, it takes its server along; a shell's background job would ignore SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    take_servers_along()
     plan = Plan(60 * options.minutes, options.seed, options.clients, options.workers, options.tls)
     outcome = endure(plan, _show if options.samples else lambda _: None)
     print(table(outcome))
