@@ -50,8 +50,9 @@ FLUSH_WRITES: Final = 16
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-LEAST_BYTES_PER_S: Final = 240
-"""A client that takes less, while more waits for it, takes nothing; Kestrel asks as much of who reads a response."""
+PROGRESS_BYTES: Final = 65536
+"""What a client must acknowledge in half of a stall, or it takes nothing: some pages now and then, its own kernel takes
+for a program that does not read."""
 
 
 class Transport(Readable):
@@ -217,7 +218,7 @@ class Transport(Readable):
             self._undelivered = self._count_undelivered()
         if stalled_s <= longest_s:
             return False
-        if self._undelivered - self._count_undelivered() < LEAST_BYTES_PER_S * longest_s / 2:
+        if self._undelivered - self._count_undelivered() < PROGRESS_BYTES:
             return True
         self._stalled_since = trio.current_time()
         return False

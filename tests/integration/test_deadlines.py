@@ -191,14 +191,14 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_the_app_told(pagi_serv
 async def test_a_client_that_takes_less_than_the_kernel_waits_for_is_not_cut_off(pagi_serve):
     """The kernel takes nothing more before a third of its buffer is free, about a megabyte here."""
     reasons = []
-    server = await pagi_serve(flood(reasons, b"text/plain"), lifespan="off", timeouts={"write_stall_s": 1})
+    server = await pagi_serve(flood(reasons, b"text/plain"), lifespan="off", timeouts={"write_stall_s": 2})
     sock = trio.socket.socket()
     # As behind a slow line: with a large buffer, the client's own kernel would tell of what is read by the megabyte.
     sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 32768)
     await sock.connect(("127.0.0.1", server.port))
     async with trio.SocketStream(sock) as stream:
         await stream.send_all(GET)
-        with trio.move_on_after(4):
+        with trio.move_on_after(5):
             while True:
                 assert await stream.receive_some(2000)
                 await trio.sleep(0.01)
