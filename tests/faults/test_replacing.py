@@ -59,6 +59,7 @@ async def wait_recycled(server, count):
     await server.wait_page(lambda page: page[EXITS("recycled")] >= count)
 
 
+@pytest.mark.slow
 async def test_two_hundred_recycled_workers_under_load_leave_exact_totals_and_nothing_else(start, watched):
     async with (
         start("-w", "4", "--max-requests", "5", "--max-requests-jitter", "5", workers=4, limit_s=300) as server,
