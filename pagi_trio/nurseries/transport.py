@@ -189,6 +189,7 @@ class Transport(Readable):
         if self._queue is None:
             self._queue = deque()
             self._stalled_since = trio.current_time()
+            self._undelivered = None
         self._queue.append((data, observer))
 
     @property
