@@ -60,12 +60,13 @@ class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has att
         metrics: Its numbers; None where metrics are off.
         metrics_urls: Where the page of its own is, if there is one.
         state: What the application's lifespan has put into its state.
+        server: The server itself, whose parts are no public interface.
     """
 
     metrics: Metrics | None
     metrics_urls: tuple[str, ...]
     state: dict[str, object]
-    _server: Server
+    server: Server
 
     def __new__(cls, server: Server) -> Self:
         """Describe a server whose sockets are open."""
@@ -73,16 +74,16 @@ class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has att
         self.metrics = server.metrics
         self.metrics_urls = () if server.page is None else tuple(listener.url for listener in server.page.listeners)
         self.state = server.service.state
-        self._server = server
+        self.server = server
         return self
 
     def shutdown(self) -> None:
         """Stop gracefully: what is in flight may finish. Returns at once."""
-        self._server.stop()
+        self.server.stop()
 
     def abort(self) -> None:
         """Stop at once: connections are closed and the application's shutdown is not waited for. Returns at once."""
-        self._server.abort()
+        self.server.abort()
 
     def __repr__(self) -> str:
         return f"<pagi_trio server on {', '.join(self)}>"
@@ -124,12 +125,25 @@ async def serve(
             "serve() runs one process: workers, max_requests and reload are for the command, "
             "pagi-trio --workers N module:app"
         )
+    await serve_at(settings.bind, app, settings, shutdown_trigger, mode, task_status)
+
+
+@trio.lowlevel.enable_ki_protection
+async def serve_at(  # noqa: PLR0913, PLR0917 - what `serve` takes, and started by a nursery, which takes no keywords
+    binds: tuple[str, ...],
+    app: App,
+    config: Config,
+    shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
+    mode: Literal["asgi", "wsgi"] | None = None,
+    task_status: trio.TaskStatus[Handle] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Do what `serve` does, at these addresses; at none, where connections come by `Listeners.admit` alone."""
     interrupted = False
     with ExitStack() as resources:
-        meter: Counting = Meter.create(settings.metrics.flush_interval_s) if settings.metrics.enabled else NullMeter()
-        listeners = open_listeners(settings.bind, settings.backlog, scheme=settings.scheme)
+        meter: Counting = Meter.create(config.metrics.flush_interval_s) if config.metrics.enabled else NullMeter()
+        listeners = open_listeners(binds, config.backlog, scheme=config.scheme)
         resources.callback(close_all, listeners)
-        server = Server(app, settings, mode, resources, meter=meter, listeners=listeners)
+        server = Server(app, config, mode, resources, meter=meter, listeners=listeners)
         try:
             # One process is its own one worker.
             with ActiveScope(meter.owner, _SPAWNS, _WORKERS):
@@ -199,6 +213,8 @@ class Server:
         failure: Why the application did not start, once that is known.
         interrupted: Whether Ctrl-C landed in the application.
         page: The metrics listener, if this process has one.
+        service: What its connections share.
+        public: Its connections, and where they are accepted.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that only the two compositions know, most by name
@@ -250,14 +266,14 @@ class Server:
         if config.metrics.bind is not None:
             self.page = Page(config.metrics.bind, config.backlog, self.metrics, self._obstacle, self.interrupt)
             resources.callback(self.page.close)
-        self._public = Listeners(self.service, listeners, tls, is_crowded)
+        self.public = Listeners(self.service, listeners, tls, is_crowded)
         self._lifespan = Lifespan(self.service)
         self._starting = trio.CancelScope()
 
     def _obstacle(self) -> str:
-        if self._public.stopping.is_set() or self._starting.cancel_called:
+        if self.public.stopping.is_set() or self._starting.cancel_called:
             return "draining"
-        return "" if self._public.accepting.is_set() else "starting"
+        return "" if self.public.accepting.is_set() else "starting"
 
     def stop(self, idle_grace_s: float = 0.0) -> None:
         """Stop gracefully; while still starting, stop that.
@@ -266,12 +282,12 @@ class Server:
             idle_grace_s: How long idle connections stay open for a request that may be on its way already.
         """
         self._drain()
-        self._public.stop(idle_grace_s)
+        self.public.stop(idle_grace_s)
 
     def abort(self) -> None:
         """Stop at once."""
         self._drain()
-        self._public.abort()
+        self.public.abort()
         self._lifespan.abort()
 
     def _drain(self) -> None:
@@ -321,15 +337,15 @@ class Server:
     async def _listen(self, task_status: trio.TaskStatus[Handle]) -> None:
         """Have connections served, in a task of their own: this one is where Ctrl-C is delivered."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._public.run)
+            nursery.start_soon(self.public.run)
             try:
-                await self._public.accepting.wait()
-                if not self._public.stopping.is_set():
+                await self.public.accepting.wait()
+                if not self.public.stopping.is_set():
                     self.meter.set(_UP, 1.0)
                 if not self._number:
                     log_addresses(self.listeners, [] if self.page is None else self.page.listeners)
                 task_status.started(Handle(self))
-                await self._public.stopping.wait()
+                await self.public.stopping.wait()
             except KeyboardInterrupt:
                 self.stop()
 

@@ -99,10 +99,10 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
         if trio.current_effective_deadline() == -math.inf:
             raise
         # Kept from a scope that has ended, and raised again: nobody is being cancelled now.
-        service.app_failed(exchange.kind, str(exchange), error)
+        service.app_failed(exchange.kind, exchange, error)
         return True
     except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
-        cancelled = handle_error(service, exchange.kind, str(exchange), error, client_left=exchange.client_left)
+        cancelled = handle_error(service, exchange.kind, exchange, error, client_left=exchange.client_left)
         if cancelled is not None:
             raise cancelled from None
         return True
@@ -146,14 +146,14 @@ async def _as_coroutine(awaitable: _Coroutine) -> None:
 
 
 def handle_error(
-    service: Service, kind: str, what: str, error: BaseException, *, client_left: bool = False
+    service: Service, kind: str, what: object, error: BaseException, *, client_left: bool = False
 ) -> BaseException | None:
     """Deal with what came out of an application.
 
     Args:
         service: Whose application it is.
         kind: What an error is counted as.
-        what: The connection, scope and path, for the log.
+        what: What it was called for; as text, the connection, scope and path.
         error: What came out.
         client_left: Whether an error that says just that is none.
 

@@ -16,15 +16,12 @@ from pagi_trio.nurseries.scope import ActiveScope
 from pagi_trio.nurseries.service import CLOSING, HEAD, IDLE, SSE, TLS, log
 from pagi_trio.nurseries.tls_extension import describe_tls
 from pagi_trio.nurseries.tls_transport import TLSTransport
-from pagi_trio.nurseries.transport import Transport
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
-
     from pagi_trio.asgi import Address, ConnectionScope
     from pagi_trio.nurseries.call import Exchange
     from pagi_trio.nurseries.service import Service
+    from pagi_trio.nurseries.transport import Transport
     from pagi_trio.wire.head import Head
 
 _TOTAL: Final = catalog.index("pagi_server_connections_total")
@@ -61,6 +58,7 @@ class Connection(ABC):
 
     __slots__ = (
         "_forwarded",
+        "_is_encrypted",
         "_nursery",
         "buffer",
         "cancel_scope",
@@ -81,21 +79,21 @@ class Connection(ABC):
     def __init__(
         self,
         service: Service,
-        sock: socket.socket,
+        transport: Transport,
         peer: Address | None,
         server: Address | None,
-        tls: ssl.SSLContext | None,
     ) -> None:
         self.service = service
         self.peer = self.client = peer
         self.server = server
-        self.transport = Transport(sock, service.poller) if tls is None else TLSTransport(sock, service.poller, tls)
-        self.scheme = "http" if tls is None else "https"
+        self.transport = transport
+        self._is_encrypted = isinstance(transport, TLSTransport)
+        self.scheme = "https" if self._is_encrypted else "http"
         forwarded = service.forwarded
         self._forwarded = forwarded if forwarded is not None and forwarded.trust.covers_peer(peer) else None
         self.extensions = service.extensions
         self.buffer = b""
-        self.state = HEAD if tls is None else TLS
+        self.state = TLS if self._is_encrypted else HEAD
         self.since = service.now
         self.keep_alive = True
         self.reason = "done"
@@ -157,7 +155,7 @@ class Connection(ABC):
         service = self.service
         line = head.line
         if self._forwarded is not None:
-            own_scheme = "http" if type(self.transport) is Transport else "https"
+            own_scheme = "https" if self._is_encrypted else "http"
             self.client, self.scheme = self._forwarded.origin(head.headers, self.peer, own_scheme)
         return {
             "asgi": HTTP_VERSIONS,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import resource
-import socket
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,8 @@ from pagi_trio.nurseries.http1 import HTTP1Connection
 from pagi_trio.nurseries.readiness import make_poller
 from pagi_trio.nurseries.reaper import reap
 from pagi_trio.nurseries.service import HEAD, IDLE, TLS, log
+from pagi_trio.nurseries.tls_transport import TLSTransport
+from pagi_trio.nurseries.transport import Transport
 from pagi_trio.wire.response import error_response
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ class Listeners:
             watchers.start_soon(reap, service)
             with self._abort, _ignore_stranded():
                 async with trio.open_nursery() as connections:
-                    await self._accept_until_stopped(connections)
+                    self._connections = connections
+                    await self._accept_until_stopped()
                     connections.cancel_scope.deadline = trio.current_time() + service.config.timeouts.graceful_s
                     await self._drain()
                     # Nobody is left but tasks that could not end by themselves.
@@ -157,17 +159,17 @@ class Listeners:
         if service.admitted:
             await service.emptied.wait()
 
-    async def _accept_until_stopped(self, connections: trio.Nursery) -> None:
+    async def _accept_until_stopped(self) -> None:
         async with trio.open_nursery() as loops:
             for listener in self._listeners:
-                loops.start_soon(self._accept, listener, connections)
+                loops.start_soon(self._accept, listener)
             self.accepting.set()
             await self.stopping.wait()
             loops.cancel_scope.cancel()
         for listener in self._listeners:
             listener.close()
 
-    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: Listener) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener.sock)
             most = ACCEPTS
@@ -176,11 +178,11 @@ class Listeners:
                 most = YIELDING_ACCEPTS
             self._service.look_at_clock()
             try:
-                self._take(listener, connections, most)
+                self._take(listener, most)
             except OSError as error:
                 await self._rest(listener, error)
 
-    def _take(self, listener: Listener, connections: trio.Nursery, most: int) -> None:
+    def _take(self, listener: Listener, most: int) -> None:
         """Accept what waits, and start a connection for each."""
         service = self._service
         for _ in range(most):
@@ -189,28 +191,37 @@ class Listeners:
             except BlockingIOError:
                 return
             sock.setblocking(False)
-            if service.admitted >= self._connections_max:
-                self._reject(sock)
-                continue
+            tls = self._tls
+            transport = Transport(sock, service.poller) if tls is None else TLSTransport(sock, service.poller, tls)
             client: Address | None = None if listener.is_unix else (peer[0], peer[1])
-            connection = HTTP1Connection(service, sock, client, listener.server, self._tls)
-            # Here and not when it first runs, so that a burst is held to the limit as well.
-            service.admitted += 1
-            connections.start_soon(connection.run)
+            self.admit(transport, client, listener.server)
 
-    def _reject(self, sock: socket.socket) -> None:
+    def admit(self, transport: Transport, client: Address | None, server: Address) -> None:
+        """Serve a connection, or turn it away if it is one too many.
+
+        Args:
+            transport: Its bytes; closed here, at its end.
+            client: Who has connected; None where that has no address.
+            server: What it has connected to.
+        """
+        service = self._service
+        if service.admitted >= self._connections_max:
+            self._reject(transport)
+            return
+        connection = HTTP1Connection(service, transport, client, server)
+        # Here and not when it first runs, so that a burst is held to the limit as well.
+        service.admitted += 1
+        self._connections.start_soon(connection.run)
+
+    def _reject(self, transport: Transport) -> None:
         """Answer a connection beyond the limit at once; over TLS there is no way to say anything."""
         self._service.meter.add(_REJECTED["limit"])
         self._service.say_once(f"more than {self._connections_max} connections: those beyond are turned away")
-        with sock:
-            if self._tls is None:
-                date = self._service.date.line()
-                busy = error_response(503, "too many connections, try again", date, b"retry-after: 1\r\n")
-                try:
-                    sock.send(busy)
-                    sock.shutdown(socket.SHUT_WR)
-                except OSError:
-                    return
+        if self._tls is None:
+            date = self._service.date.line()
+            transport.post(error_response(503, "too many connections, try again", date, b"retry-after: 1\r\n"))
+            transport.finish_writing("limit")
+        transport.close("limit")
 
     async def _rest(self, listener: Listener, error: OSError) -> None:
         """Pause after an accept that failed; the connection stays in the backlog or is gone."""

@@ -73,6 +73,7 @@ class Service:
         forwarded: Reads what trusted proxies say of the client; None where nobody is trusted.
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
+        on_app_error: Told what the application raised, and in what, after that has been logged; None where nobody asks.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that only the composition root knows, all by name
@@ -107,6 +108,7 @@ class Service:
         self.context: Context = copy_context()
         self.keep_alive = config.timeouts.keep_alive_s > 0
         self.draining = False
+        self.on_app_error: Callable[[BaseException, object], None] | None = None
         self.short_head_bytes = min(config.limits.request_line_bytes, config.limits.head_bytes)
         self._said: set[str] = set()
         timeouts = config.timeouts
@@ -129,16 +131,18 @@ class Service:
         self.now += passed_s if passed_s <= STANDSTILL_S else TICK_S
         self._looked = looked
 
-    def app_failed(self, kind: str, what: str, error: BaseException | None = None) -> None:
+    def app_failed(self, kind: str, what: object, error: BaseException | None = None) -> None:
         """Log and count an application's error.
 
         Args:
             kind: http, websocket, sse or lifespan.
-            what: The connection, scope and path, for the log.
+            what: What it was called for; as text, the connection, scope and path.
             error: What it raised, if it did.
         """
         self.meter.add(_APP_ERRORS[kind])
         log.error("application failed in %s", what, exc_info=error)
+        if error is not None and self.on_app_error is not None:
+            self.on_app_error(error, what)
         if error is not None and needs_asyncio(error):
             self.say_once(ADVICE, logging.ERROR)
 

@@ -309,7 +309,7 @@ class Transport(Readable):
                 continue
             self._writing = True
             try:
-                await trio.lowlevel.wait_writable(self.sock)
+                await self._until_writable()
                 self.flush_nowait()
             except trio.ClosedResourceError:
                 pass
@@ -319,11 +319,18 @@ class Transport(Readable):
                     self._writers.unpark_all()
         self.budget = BUDGET
 
+    async def _until_writable(self) -> None:
+        """Wait until the kernel takes more; `_wake_writer` ends it with a `trio.ClosedResourceError`."""
+        await trio.lowlevel.wait_writable(self.sock)
+
+    def _wake_writer(self) -> None:
+        trio.lowlevel.notify_closing(self.sock)
+
     def release_writers(self) -> None:
         """End the wait of those in `drain` now, with an error; what is queued still leaves."""
         self._releases += 1
         if self._writing:
-            trio.lowlevel.notify_closing(self.sock)
+            self._wake_writer()
         if self._writers:
             self._writers.unpark_all()
 
@@ -346,7 +353,7 @@ class Transport(Readable):
         if not self.lost:
             self.lost = reason
             if self._writing and not self.closed:
-                trio.lowlevel.notify_closing(self.sock)
+                self._wake_writer()
 
     def _lose_writing(self, error: OSError) -> None:
         self.lose("client_closed" if isinstance(error, ConnectionError) else "write_error")
@@ -387,7 +394,7 @@ class Transport(Readable):
             self._poller.unregister(self)
         if self._writing or self.emptied:
             # Only then may a task wait in Trio for this very socket; readers wait for the poller.
-            trio.lowlevel.notify_closing(self.sock)
+            self._wake_writer()
         self.sock.close()
         self.wake_readers()
         if self._writers:
