@@ -326,7 +326,7 @@ _METRICS: Final = {metric.name: metric for metric in CATALOG}
 _INDEX: Final = {(series.metric.name, frozenset(series.labels)): series.index for series in SERIES}
 
 
-def index(name: str, **labels: str) -> int:
+def index(name: str, /, **labels: str) -> int:
     """Return the place of a series in the store.
 
     Args:

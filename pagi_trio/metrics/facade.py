@@ -39,7 +39,7 @@ class Metrics:
         # Some middlewares copy the scope deeply, hypercorn's for proxies among them; the numbers stay the server's.
         return self
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """Return one series' value, up to date.
 
         Args:

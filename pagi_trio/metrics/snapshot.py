@@ -62,7 +62,7 @@ class Snapshot:
         """Return the application's own metrics, aggregated over the processes that share the store."""
         return aggregate(self._sources).families
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """Return one series' value.
 
         Args:
