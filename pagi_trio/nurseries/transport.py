@@ -39,7 +39,7 @@ READ_BYTES: Final = 65536
 
 
 class _OfThread(threading.local):
-    """Where all transports of a thread read into.
+    """Where all transports of a thread read into, unless what they read fills it.
 
     To ask for bytes of its own takes this much from the allocator for each read, and gives most of it back at once:
     what others put into the gaps kept a quarter of the C heap from ever being used again, and it grew for hours.
@@ -81,6 +81,7 @@ class Transport(Readable):
 
     __slots__ = (
         "_after_short_read",
+        "_is_bulk",
         "_poller",
         "_queue",
         "_readers",
@@ -102,6 +103,7 @@ class Transport(Readable):
         self._poller = poller
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
         self._view = _OF_THREAD.view
+        self._is_bulk = False
         self._send: Callable[[bytes | memoryview], int] = sock.send
         self._after_short_read = self.emptied
         self._queue: deque[tuple[memoryview, Observer | None]] | None = None
@@ -123,7 +125,8 @@ class Transport(Readable):
         if self.closed:
             return b""
         try:
-            size = self._recv_into(self._view)
+            view = self._view
+            data = self.sock.recv(READ_BYTES) if self._is_bulk else view[: self._recv_into(view)].tobytes()
         except BlockingIOError:
             self.ready = self.emptied
             return None
@@ -131,14 +134,18 @@ class Transport(Readable):
             self.eof = True
             self.lose("client_closed" if isinstance(error, ConnectionError) else "read_error")
             return b""
-        if size < READ_BYTES:
-            if not size:
+        if len(data) < READ_BYTES:
+            self._is_bulk = False
+            if not data:
                 self.eof = True
                 if self._readers:
                     self._readers.unpark_all()
             elif not self.hangup:
                 self.ready = self._after_short_read
-        return self._view[:size].tobytes()
+        else:
+            # Much of the same is to come: it need not be copied.
+            self._is_bulk = True
+        return data
 
     async def wait_turn(self) -> None:
         """Wait for the socket, or behind another task that waits for it already; the caller looks again after.

@@ -114,9 +114,13 @@ class MemorySocket:
         self.resets = False
         self.is_closed = False
 
+    def recv(self, size: int) -> bytes:
+        """As `socket.socket.recv`."""
+        return self.incoming.take(size)
+
     def recv_into(self, buffer: memoryview) -> int:
         """As `socket.socket.recv_into`."""
-        data = self.incoming.take(len(buffer))
+        data = self.recv(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
@@ -242,6 +246,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 await self._data.park()
             except ConnectionError as error:
                 raise trio.BrokenResourceError(str(error)) from error
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a receive would not wait: for data, or for the end of it."""
+        return bool(self._memory.incoming.data) or self._memory.incoming.is_ended
 
     def reset(self) -> None:
         """Close so that the server sees an error, at once."""
