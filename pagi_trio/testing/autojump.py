@@ -1,0 +1,91 @@
+"""A clock that jumps waits for threads: what they do takes real time, and no deadline may expire for it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+import trio.testing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_S: Final = 0.5
+"""How long a thread may work, in real seconds, before time jumps all the same. Long for a call of an application in
+a test, and finite, since a thread may itself wait for time to go on: by ``trio.from_thread.run(trio.sleep, 5)``."""
+
+
+def is_autojump() -> bool:
+    """Return whether the clock of this run is one that jumps by itself; not while its threshold is infinite."""
+    clock = trio.lowlevel.current_clock()
+    return isinstance(clock, trio.testing.MockClock) and clock.autojump_threshold != math.inf
+
+
+class _Patience(trio.abc.Instrument):
+    """Raises the threshold of a clock while threads of Trio are at work.
+
+    Args:
+        clock: Of this run. Its threshold may be changed by the test at any time.
+    """
+
+    def __init__(self, clock: trio.testing.MockClock) -> None:
+        self.users = 0
+        self._clock = clock
+        self._chosen: float | None = None
+
+    def after_task_step(self, _task: trio.lowlevel.Task) -> None:
+        """Raise the threshold, or put it back: only a task's step begins a thread, or takes what it returns."""
+        self.adjust()
+
+    def adjust(self) -> None:
+        """Have the threshold be what it should be now."""
+        if trio.testing.active_thread_count() == 0:
+            self.put_back()
+        elif self._clock.autojump_threshold < PATIENCE_S:
+            self._chosen = self._clock.autojump_threshold
+            self._clock.autojump_threshold = PATIENCE_S
+
+    def put_back(self) -> None:
+        """Put the threshold back, unless the test has set another one meanwhile."""
+        if self._chosen is not None and self._clock.autojump_threshold == PATIENCE_S:
+            self._clock.autojump_threshold = self._chosen
+        self._chosen = None
+
+
+_patience: Final[trio.lowlevel.RunVar[_Patience]] = trio.lowlevel.RunVar("pagi_trio.testing.autojump")
+"""That of this run; made at the first use, and an instrument only while somebody uses it."""
+
+
+@contextmanager
+def keep_time_for_threads() -> Iterator[None]:
+    """Have a clock that jumps stay where it is as long as threads of Trio are at work, for the length of a block.
+
+    A jumping clock sees only that all tasks wait, and expires the next deadline while a thread of
+    `trio.to_thread.run_sync` (or of `anyio.to_thread`) still reads a file. Here it waits for the thread, for
+    `PATIENCE_S` of real time; a higher threshold that the test has chosen is left as it is.
+
+    Does nothing under another clock. Blocks may nest, or overlap in any order.
+    """
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, trio.testing.MockClock):
+        yield
+        return
+    try:
+        patience = _patience.get()
+    except LookupError:
+        patience = _Patience(clock)
+        _patience.set(patience)
+    # Adds it once.
+    trio.lowlevel.add_instrument(patience)
+    patience.users += 1
+    # Threads may be at work already.
+    patience.adjust()
+    try:
+        yield
+    finally:
+        patience.users -= 1
+        if patience.users == 0:
+            trio.lowlevel.remove_instrument(patience)
+            patience.put_back()
