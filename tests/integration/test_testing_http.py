@@ -65,9 +65,8 @@ async def test_bodies_stream_both_ways(link):
         yield b"first"
         yield b"second"
 
-    async with link(app) as link, client_of(link) as client:
-        async with client.stream("POST", "/", content=parts()) as response:
-            assert b"".join([part async for part in response.aiter_bytes()]) == b"firstsecond"
+    async with link(app) as link, client_of(link) as client, client.stream("POST", "/", content=parts()) as response:
+        assert b"".join([part async for part in response.aiter_bytes()]) == b"firstsecond"
 
 
 async def test_one_connection_serves_request_after_request(link):
