@@ -1,7 +1,77 @@
-"""Serve an application inside a test: a real server, on a free port, in a nursery of the test's own."""
+"""Serve an application for a test: over sockets (`serve`) or in memory (`client`), in a nursery of the test's own.
+
+The fixtures ``pagi_serve`` and ``pagi_client`` are these two; both give the same handle.
+"""
 
 from __future__ import annotations
 
-from pagi_trio.testing.served import ServedApp, Start, serving, start_server
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["ServedApp", "Start", "serving", "start_server"]
+from pagi_trio.testing.served import Client, Served
+from pagi_trio.testing.stage import OpenStreamError, Stage, open_stage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pagi_trio.asgi import App
+
+__all__ = [
+    "Client",
+    "OpenStreamError",
+    "Served",
+    "Stage",
+    "StartClient",
+    "StartServer",
+    "client",
+    "open_stage",
+    "serve",
+]
+
+
+class StartServer(Protocol):
+    """The type of the fixture ``pagi_serve``."""
+
+    async def __call__(
+        self, app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
+    ) -> Served:
+        """As `Stage.serve`."""
+        ...
+
+
+class StartClient(Protocol):
+    """The type of the fixture ``pagi_client``."""
+
+    async def __call__(
+        self, app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
+    ) -> Client:
+        """As `Stage.client`."""
+        ...
+
+
+@asynccontextmanager
+async def serve(
+    app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
+) -> AsyncIterator[Served]:
+    """Serve an application over sockets for the length of a block, then shut it down with its lifespan.
+
+    The arguments, and what may be raised, are those of `Stage.serve`, and at the end of the block of `Stage.finish`.
+    """
+    async with open_stage() as stage:
+        yield await stage.serve(
+            app, raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams, **config
+        )
+
+
+@asynccontextmanager
+async def client(
+    app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
+) -> AsyncIterator[Client]:
+    """Serve an application in memory for the length of a block, then shut it down with its lifespan.
+
+    The arguments, and what may be raised, are those of `Stage.client`, and at the end of the block of `Stage.finish`.
+    """
+    async with open_stage() as stage:
+        yield await stage.client(
+            app, raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams, **config
+        )

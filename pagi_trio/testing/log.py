@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 
@@ -34,7 +35,7 @@ class ServerLog:
     Made in the Trio thread of the run in which the server runs.
 
     Attributes:
-        records: As they were logged, oldest first.
+        records: As they were logged, oldest first, with their messages put together.
     """
 
     def __init__(self) -> None:
@@ -103,7 +104,10 @@ class ServerLog:
 
     def add(self, record: logging.LogRecord) -> None:
         """Take a record, in whatever thread it was logged."""
-        self.records.append(record)
+        # What it was made of, a connection for one, is not kept alive by it.
+        kept = copy(record)
+        kept.msg, kept.args = record.getMessage(), ()
+        self.records.append(kept)
         try:
             self._token.run_sync_soon(self._parked.unpark_all, idempotent=True)
         except trio.RunFinishedError:

@@ -1,34 +1,41 @@
-"""Serve an application inside a test: a real server, on a free port, in a nursery of the test's own."""
+"""One application that is served for a test: how the test reaches it, and what can be asked of it."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import trio
-
-from pagi_trio.config import Config
-from pagi_trio.server import Handle, serve
+from pagi_trio.testing.readings import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
 
-    from pagi_trio.asgi import App
-    from pagi_trio.metrics.facade import Metrics
+    import httpx
+    import trio
+
+    from pagi_trio.server import Handle
+    from pagi_trio.testing.log import ServerLog
+    from pagi_trio.testing.network import Network
+    from pagi_trio.testing.wire import Wire
 
 
-class ServedApp:
-    """A server that runs for a test.
+class Served:
+    """An application that is served over sockets for a test.
 
     Attributes:
-        handle: What `serve` started with.
-        url: Where it listens, without a slash at the end.
+        handle: What `pagi_trio.serve` started with.
+        url: Where it is served, without a slash at the end.
+        network: The connections of this object's own clients, and what can go wrong with them.
+        log: What this server has logged.
     """
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, url: str, nursery: trio.Nursery, network: Network, log: ServerLog) -> None:
         self.handle = handle
-        self.url = handle[0]
+        self.url = url
+        self.network = network
+        self.log = log
+        self._nursery = nursery
+        self._http: httpx.AsyncClient | None = None
 
     @property
     def ws_url(self) -> str:
@@ -41,7 +48,12 @@ class ServedApp:
         return int(self.url.rpartition(":")[2])
 
     @property
-    def metrics(self) -> Metrics:
+    def state(self) -> dict[str, object]:
+        """What the application's lifespan has put into its state."""
+        return self.handle.state
+
+    @property
+    def metrics(self) -> Readings:
         """Its numbers; reading them folds first, so that no test ever waits for them.
 
         Raises:
@@ -49,38 +61,62 @@ class ServedApp:
         """
         if self.handle.metrics is None:
             raise RuntimeError("this server has no metrics: it was started with metrics.enabled = False")
-        return self.handle.metrics
+        return Readings(self.handle.metrics)
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """A client of httpx, made on first use, whose base URL is the server's.
+
+        Raises:
+            ModuleNotFoundError: If httpx is not installed.
+        """
+        if self._http is None:
+            with naming_the_extra():
+                from pagi_trio.testing.http_client import make_client  # noqa: PLC0415 - httpx takes 200 ms
+            self._http = make_client(self.network, self.url)
+        return self._http
+
+    async def connect(self) -> Wire:
+        """Open a connection, for what no client would say; the test closes it, best by ``async with``."""
+        return await self.network.connect()
+
+    async def close_clients(self) -> list[str]:
+        """Close what its clients have open.
+
+        Returns:
+            What the test should have closed itself, by name.
+        """
+        left = list(self.network.streams)
+        if self._http is not None:
+            await self._http.aclose()
+        for wire in list(self.network.wires):
+            await wire.aclose()
+        return left
 
 
-class Start(Protocol):
-    """How a server is started in a test."""
+class Client(Served):
+    """An application that is served in memory: the requests of `httpx.AsyncClient` are its own methods."""
 
-    async def __call__(self, app: App, **config: object) -> ServedApp:
-        """Serve an application; settings by name, as `Config.replace` takes them."""
-        ...
-
-
-async def start_server(nursery: trio.Nursery, app: App, config: dict[str, object]) -> ServedApp:
-    """Start a server in a nursery; returns once connections are accepted.
-
-    Args:
-        nursery: Where it runs until it is shut down or cancelled.
-        app: The application.
-        config: Settings by name, as `Config.replace` takes them; the default bind is a free port of 127.0.0.1.
-
-    Raises:
-        ConfigError: If a setting is wrong.
-        LifespanFailedError: If the application refuses to start.
-    """
-    settings = Config().replace(**{"bind": ("127.0.0.1:0",), **config})
-    handle: Handle = await nursery.start(partial(serve, app, settings))
-    return ServedApp(handle)
+    def __init__(self, handle: Handle, url: str, nursery: trio.Nursery, network: Network, log: ServerLog) -> None:
+        super().__init__(handle, url, nursery, network, log)
+        http = self.http
+        self.request = http.request
+        self.stream = http.stream
+        self.get = http.get
+        self.head = http.head
+        self.options = http.options
+        self.post = http.post
+        self.put = http.put
+        self.patch = http.patch
+        self.delete = http.delete
 
 
-@asynccontextmanager
-async def serving(app: App, **config: object) -> AsyncIterator[ServedApp]:
-    """Serve an application for the length of a block, then shut it down with its lifespan."""
-    async with trio.open_nursery() as nursery:
-        server = await start_server(nursery, app, config)
-        yield server
-        server.handle.shutdown()
+@contextmanager
+def naming_the_extra() -> Iterator[None]:
+    """Say of a module that is missing how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.name} is not installed; pip install 'pagi-trio[pytest]' brings it", name=error.name
+        ) from None

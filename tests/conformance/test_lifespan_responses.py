@@ -10,8 +10,8 @@ import logging
 import pytest
 
 from pagi_trio.errors import AppProtocolError, LifespanFailedError
-from pagi_trio.testing import serving
 from pagi_trio.urlmap import URLMap
+from tests.integration.embedded import serving
 
 from .misuse import body, start
 from .strict_client import FINE, connected

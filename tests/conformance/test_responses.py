@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from pagi_trio.errors import AppProtocolError
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .misuse import CUT, ERROR, Case, Player, Whole, body, start
 from .strict_client import FINE, Cut, connected

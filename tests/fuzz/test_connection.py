@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from pagi_trio.testing import serving
 from tests.fuzz.cutting import cuttings
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_fuzz import PROFILE, edited
+from tests.integration.embedded import serving
 
 LIMITS = {"limits": {"request_line_bytes": 100, "head_bytes": 300, "headers": 20, "body_bytes": 500}}
 """Small limits, which small inputs reach."""

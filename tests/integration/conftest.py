@@ -13,6 +13,7 @@ import trio
 
 from tests.integration.authority import authority, connect, tls
 from tests.integration.command import TCP, running
+from tests.integration.embedded import start_server
 from tests.integration.raw_client import RawClient
 
 __all__ = ["RawClient", "authority", "connect", "tls"]
@@ -30,6 +31,21 @@ def raw():
                 yield RawClient(stream)
 
     return connect
+
+
+@pytest.fixture
+async def embed():
+    """``server = await embed(app, **config)``: served over sockets whatever the clock; loopback keeps up with jumps."""
+    servers = []
+    async with trio.open_nursery() as nursery:
+
+        async def start(app, **config):
+            servers.append(await start_server(nursery, app, config))
+            return servers[-1]
+
+        yield start
+        for server in servers:
+            server.handle.shutdown()
 
 
 async def hello(scope, receive, send):

@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import trio
 
-from pagi_trio.testing import serving
 from pagi_trio.testing.app_errors import AppErrors
 from pagi_trio.testing.memory import MemoryListener
 from pagi_trio.testing.network import Network
+from tests.integration.embedded import serving
 
 
 class Link:

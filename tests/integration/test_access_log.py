@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from pagi_trio.errors import ConfigError
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import RawClient, hello, respond
 

@@ -13,7 +13,7 @@ import struct
 import pytest
 import trio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, read_body, respond
 from .ledger import ended

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import trio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import respond
 from .ledger import Ledger, ended

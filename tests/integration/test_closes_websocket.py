@@ -11,7 +11,7 @@ import struct
 import pytest
 import trio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import respond
 from .ledger import ended

@@ -19,9 +19,9 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 # Heads
 
 
-async def test_a_connection_that_says_nothing_has_its_deadline(pagi_serve, autojump_clock, connect):
+async def test_a_connection_that_says_nothing_has_its_deadline(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", timeouts={"head_s": 3}, **config)
+    server = await embed(hello, lifespan="off", timeouts={"head_s": 3}, **config)
     async with patient(server) as client:
 
         async def closed():
@@ -34,10 +34,10 @@ async def test_a_connection_that_says_nothing_has_its_deadline(pagi_serve, autoj
 @pytest.mark.parametrize("before", [b"", GET], ids=["first", "second"])
 @pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: x\r\nA: "], ids=["a byte", "half"])
 async def test_a_head_that_does_not_end_is_answered_at_its_deadline_rfc9110_15_5_9(
-    pagi_serve, autojump_clock, connect, begun, before
+    embed, autojump_clock, connect, begun, before
 ):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", timeouts={"head_s": 3}, **config)
+    server = await embed(hello, lifespan="off", timeouts={"head_s": 3}, **config)
     async with patient(server) as client:
         if before:
             await client.send(before)
@@ -56,9 +56,9 @@ async def test_a_head_that_does_not_end_is_answered_at_its_deadline_rfc9110_15_5
     assert (await ended(server)).closed == {"client_timeout": 1}
 
 
-async def test_no_byte_gives_a_head_more_time(pagi_serve, autojump_clock, connect):
+async def test_no_byte_gives_a_head_more_time(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", timeouts={"head_s": 3}, **config)
+    server = await embed(hello, lifespan="off", timeouts={"head_s": 3}, **config)
     async with patient(server) as client:
         await client.send(b"GET / HTTP/1.1\r\nX: ")
         async with trio.open_nursery() as nursery:
@@ -79,9 +79,9 @@ async def test_no_byte_gives_a_head_more_time(pagi_serve, autojump_clock, connec
             nursery.cancel_scope.cancel()
 
 
-async def test_a_head_in_time_leaves_the_next_one_all_of_its_own(pagi_serve, autojump_clock, connect):
+async def test_a_head_in_time_leaves_the_next_one_all_of_its_own(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", timeouts={"head_s": 3}, **config)
+    server = await embed(hello, lifespan="off", timeouts={"head_s": 3}, **config)
     async with patient(server) as client:
         for _ in range(3):
             await client.send(GET[:10])
@@ -94,9 +94,9 @@ async def test_a_head_in_time_leaves_the_next_one_all_of_its_own(pagi_serve, aut
 # Between requests
 
 
-async def test_an_idle_connection_is_closed_after_its_time_and_not_before(pagi_serve, autojump_clock, connect):
+async def test_an_idle_connection_is_closed_after_its_time_and_not_before(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", timeouts={"keep_alive_s": 30, "head_s": 1}, **config)
+    server = await embed(hello, lifespan="off", timeouts={"keep_alive_s": 30, "head_s": 1}, **config)
     async with patient(server) as client:
         for _ in range(3):
             await client.send(GET)
@@ -126,22 +126,22 @@ async def test_without_keep_alive_a_connection_ends_after_its_response(pagi_serv
         assert headers.get(b"connection") == b"close"
 
 
-async def test_an_app_may_take_longer_than_any_deadline_of_its_client(pagi_serve, autojump_clock, connect):
+async def test_an_app_may_take_longer_than_any_deadline_of_its_client(embed, autojump_clock, connect):
     async def app(scope, receive, send):
         await trio.sleep(HOUR_S / 2)
         await respond(send, b"late")
 
     config, patient = connect
     short = dict.fromkeys(("head_s", "keep_alive_s", "write_stall_s", "sse_write_stall_s", "body_grace_s"), 0.1)
-    server = await pagi_serve(app, lifespan="off", timeouts=short, **config)
+    server = await embed(app, lifespan="off", timeouts=short, **config)
     async with patient(server) as client:
         await client.send(GET)
         assert (await client.read_response())[2] == b"late"
 
 
-async def test_the_end_of_a_refused_connection_has_its_deadline(pagi_serve, autojump_clock, connect):
+async def test_the_end_of_a_refused_connection_has_its_deadline(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(hello, lifespan="off", **config)
+    server = await embed(hello, lifespan="off", **config)
     async with patient(server) as client:
         await client.send(b"BROKEN\r\n\r\n")
         assert (await client.read_response())[0] == 400
@@ -206,7 +206,7 @@ async def test_a_client_that_takes_less_than_the_kernel_waits_for_is_not_cut_off
 
 
 @pytest.mark.parametrize("content_type", [b"text/plain", b"text/event-stream"])
-async def test_a_client_that_takes_little_but_goes_on_is_not_cut_off(pagi_serve, autojump_clock, connect, content_type):
+async def test_a_client_that_takes_little_but_goes_on_is_not_cut_off(embed, autojump_clock, connect, content_type):
     part = bytes(1_000_000)
     count = 20
 
@@ -218,7 +218,7 @@ async def test_a_client_that_takes_little_but_goes_on_is_not_cut_off(pagi_serve,
 
     config, patient = connect
     timeouts = {"write_stall_s": 3, "sse_write_stall_s": 3}
-    server = await pagi_serve(app, lifespan="off", timeouts=timeouts, **config)
+    server = await embed(app, lifespan="off", timeouts=timeouts, **config)
     async with patient(server) as client:
         await client.send(GET)
         await client.read_head()
@@ -228,7 +228,7 @@ async def test_a_client_that_takes_little_but_goes_on_is_not_cut_off(pagi_serve,
     assert (await ended(server)).closed == {"done": 1}
 
 
-async def test_a_stream_that_has_nothing_to_send_is_not_stalled(pagi_serve, autojump_clock, connect):
+async def test_a_stream_that_has_nothing_to_send_is_not_stalled(embed, autojump_clock, connect):
     async def app(scope, receive, send):
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -238,7 +238,7 @@ async def test_a_stream_that_has_nothing_to_send_is_not_stalled(pagi_serve, auto
         await send({"type": "http.response.body", "body": b""})
 
     config, patient = connect
-    server = await pagi_serve(app, lifespan="off", timeouts={"sse_write_stall_s": 1, "write_stall_s": 1}, **config)
+    server = await embed(app, lifespan="off", timeouts={"sse_write_stall_s": 1, "write_stall_s": 1}, **config)
     async with patient(server) as client:
         await client.send(GET)
         assert (await client.read_response())[2] == b"data: x\n\n" * 3

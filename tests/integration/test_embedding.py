@@ -18,7 +18,7 @@ import trio.testing
 
 from pagi_trio import Config, serve
 from pagi_trio.errors import BindError, ConfigError
-from pagi_trio.testing import ServedApp, serving, start_server
+from tests.integration.embedded import ServedApp, serving, start_server
 
 from .conftest import hello, respond
 from .test_command_line import get, read_to_end, request, running, wait_until_refused

@@ -21,8 +21,8 @@ import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
 from pagi_trio import serve
-from pagi_trio.testing import serving
 from tests.integration.command import TCP, get, running, scrape, until
+from tests.integration.embedded import serving
 
 # What the page shows for a metric, as an expression in it.
 SHOWN = "document.querySelector('[data-metric=%s]')?.textContent"

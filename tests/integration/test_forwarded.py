@@ -13,7 +13,7 @@ import trio_websocket
 import trustme
 from hypercorn.middleware import ProxyFixMiddleware
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import RawClient, respond
 from .test_access_log import lines
@@ -179,7 +179,7 @@ async def test_the_access_log_shows_the_client_and_the_peer_of_what_is_no_reques
 
 
 async def test_errors_are_logged_with_the_peer(pagi_serve, caplog):
-    server = await pagi_serve(tell, lifespan="off", forwarded={"trusted": "127.0.0.1"})
+    server = await pagi_serve(tell, lifespan="off", forwarded={"trusted": "127.0.0.1"}, raise_app_exceptions=False)
     async with connected(server) as (client, (host, port)):
         await client.send(get(X_FORWARDED, b"/fails"))
         assert (await client.read_response())[0] == 500

@@ -305,7 +305,7 @@ async def test_an_app_error_is_a_500_and_one_traceback_and_hurts_nobody_else(pag
             raise ValueError("the reason")
         await respond(send, b"fine")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as other:
         await other.send(GET)
         await other.read_response()
@@ -329,7 +329,7 @@ async def test_whatever_an_app_raises_the_server_goes_on(pagi_serve, raw, caplog
             raise error
         await respond(send, b"fine")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(b"GET /boom HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.read_response())[0] == 500
@@ -355,7 +355,7 @@ async def test_an_app_that_fails_in_the_middle_leaves_a_visibly_broken_response(
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ValueError("in the middle")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET)
         await client.read_head()

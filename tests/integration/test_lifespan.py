@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from pagi_trio.errors import LifespanFailedError
-from pagi_trio.testing import serving, start_server
+from tests.integration.embedded import serving, start_server
 
 from .conftest import hello, respond
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .clock import assert_within_a_tick, seconds_until
 from .conftest import RawClient, hello, respond

@@ -230,7 +230,7 @@ async def test_what_comes_behind_an_upload_is_not_buffered_without_end(pagi_serv
         await receive()
         assert (await receive())["type"] == "http.disconnect"
 
-    server = await pagi_serve(app, lifespan="off", timeouts={"graceful_s": 0})
+    server = await pagi_serve(app, lifespan="off", timeouts={"graceful_s": 0}, allow_open_streams=True)
     async with raw(server) as client:
         sent = 0
         with trio.move_on_after(0.5):

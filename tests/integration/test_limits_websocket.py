@@ -129,9 +129,9 @@ async def test_every_message_has_a_ratio_of_its_own(pagi_serve, raw):
 
 
 @pytest.mark.parametrize("pings", [3, 4])
-async def test_pings_of_a_client_that_reads_no_pong_are_a_1008(pagi_serve, raw, autojump_clock, pings):
+async def test_pings_of_a_client_that_reads_no_pong_are_a_1008(embed, raw, autojump_clock, pings):
     app = Teller(flood)
-    server = await pagi_serve(app, lifespan="off", websocket={"pings_outstanding": 3}, timeouts={"write_stall_s": 3})
+    server = await embed(app, lifespan="off", websocket={"pings_outstanding": 3}, timeouts={"write_stall_s": 3})
     async with raw(server) as client:
         await open_websocket(client)
         await trio.testing.wait_all_tasks_blocked()
@@ -157,7 +157,7 @@ async def test_any_number_of_pings_may_come_that_are_answered(pagi_serve, raw):
                 assert await read_frame(client) == (0x8A, b"x")
 
 
-async def test_a_client_that_reads_is_answered_however_busy_its_connection_is(pagi_serve, raw, autojump_clock):
+async def test_a_client_that_reads_is_answered_however_busy_its_connection_is(embed, raw, autojump_clock):
     size = 5_000_000
     count = 6
 
@@ -166,7 +166,7 @@ async def test_a_client_that_reads_is_answered_however_busy_its_connection_is(pa
             await send({"type": "websocket.send", "bytes": bytes(size)})
 
     app = Teller(send_much)
-    server = await pagi_serve(app, lifespan="off", websocket={"pings_outstanding": 10})
+    server = await embed(app, lifespan="off", websocket={"pings_outstanding": 10})
     async with raw(server) as client:
         await open_websocket(client)
         pongs = []
@@ -193,9 +193,9 @@ async def test_a_client_that_reads_is_answered_however_busy_its_connection_is(pa
 IDLE = {"idle_s": 5, "ping_interval_s": 1, "ping_timeout_s": 10}
 
 
-async def test_a_session_with_pings_alone_is_idle(pagi_serve, raw, autojump_clock):
+async def test_a_session_with_pings_alone_is_idle(embed, raw, autojump_clock):
     app = Teller()
-    server = await pagi_serve(app, lifespan="off", websocket={**IDLE, "idle_s": 3})
+    server = await embed(app, lifespan="off", websocket={**IDLE, "idle_s": 3})
     async with raw(server) as client:
         await open_websocket(client)
 
@@ -216,7 +216,7 @@ async def test_a_session_with_pings_alone_is_idle(pagi_serve, raw, autojump_cloc
 
 
 @pytest.mark.parametrize("sender", ["client", "server"])
-async def test_a_session_with_messages_in_either_direction_is_not_idle(pagi_serve, connect, autojump_clock, sender):
+async def test_a_session_with_messages_in_either_direction_is_not_idle(embed, connect, autojump_clock, sender):
     async def app(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
@@ -228,7 +228,7 @@ async def test_a_session_with_messages_in_either_direction_is_not_idle(pagi_serv
 
     config, patient = connect
     settings = {**IDLE, "ping_interval_s": 0}
-    server = await pagi_serve(app, lifespan="off", websocket=settings, timeouts={"graceful_s": 0}, **config)
+    server = await embed(app, lifespan="off", websocket=settings, timeouts={"graceful_s": 0}, **config)
     async with patient(server) as client:
         await open_websocket(client)
         for _ in range(10):
@@ -240,7 +240,7 @@ async def test_a_session_with_messages_in_either_direction_is_not_idle(pagi_serv
         assert server.metrics.value("pagi_websocket_connections_active") == 1
 
 
-async def test_a_session_whose_messages_nobody_takes_is_not_idle(pagi_serve, connect, autojump_clock):
+async def test_a_session_whose_messages_nobody_takes_is_not_idle(embed, connect, autojump_clock):
     received = []
 
     async def busy(receive, _send):
@@ -248,7 +248,7 @@ async def test_a_session_whose_messages_nobody_takes_is_not_idle(pagi_serve, con
         received.extend([await receive() for _ in range(1000)])
 
     config, patient = connect
-    server = await pagi_serve(Teller(busy), lifespan="off", websocket=IDLE, **config)
+    server = await embed(Teller(busy), lifespan="off", websocket=IDLE, **config)
     async with patient(server) as client:
         await open_websocket(client)
         await client.send(frame(1, b"hello") * 1000)
@@ -257,9 +257,9 @@ async def test_a_session_whose_messages_nobody_takes_is_not_idle(pagi_serve, con
         await until(lambda: len(received) == 1000)
 
 
-async def test_zero_is_never_idle(pagi_serve, connect, autojump_clock):
+async def test_zero_is_never_idle(embed, connect, autojump_clock):
     config, patient = connect
-    server = await pagi_serve(echo, lifespan="off", websocket={"idle_s": 0, "ping_interval_s": 0}, **config)
+    server = await embed(echo, lifespan="off", websocket={"idle_s": 0, "ping_interval_s": 0}, **config)
     async with patient(server) as client:
         await open_websocket(client)
         await trio.sleep(HOUR_S - 1)

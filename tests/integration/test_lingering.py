@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, read_body, respond, until
 

@@ -22,7 +22,7 @@ from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import Tally
 from pagi_trio.page import CONNECTIONS
-from pagi_trio.testing import serving, start_server
+from tests.integration.embedded import serving, start_server
 
 from .conftest import respond, until
 from .raw_client import RawClient
@@ -144,7 +144,7 @@ async def test_every_series_of_the_catalog_is_there_from_the_first_scrape(pagi_s
 
 
 async def test_after_known_traffic_the_page_equals_what_the_clients_counted(pagi_serve, caplog):
-    server = await pagi_serve(mounted())
+    server = await pagi_serve(mounted(), raise_app_exceptions=False)
     messages = ["", "é" * 7, "x" * 70_000, b"", bytes(126), os.urandom(200_000)]
     octets = sum(len(message.encode() if isinstance(message, str) else message) for message in messages)
     events = received = 0

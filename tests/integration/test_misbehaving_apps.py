@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from pagi_trio.nurseries.sockets import open_listeners
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, respond, until
 from .test_websocket import HANDSHAKE, frame, open_websocket, read_frame
@@ -83,7 +83,7 @@ async def test_an_await_that_is_not_trios_is_the_apps_error_and_nobody_elses(pag
                 raise
         await respond(send, b"answer")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(b"GET /foreign HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.read_response())[0] == 500
@@ -208,7 +208,7 @@ async def test_a_denial_that_is_an_event_stream_counts_out(pagi_serve, raw, capl
         await send({"type": "websocket.http.response.body", "body": b"data: x\n\n", "more_body": True})
         raise ValueError("in the middle")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(HANDSHAKE % b"")
         await client.read_to_end()

@@ -11,7 +11,7 @@ import trio_websocket
 from pytest_trio import trio_fixture
 
 from pagi_trio.nurseries.readiness import make_poller
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, read_body, respond, until
 from .test_websocket import frame, open_websocket, read_frame

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, respond
 from .test_websocket import HANDSHAKE, frame, open_websocket, read_frame

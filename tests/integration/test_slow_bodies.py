@@ -55,10 +55,10 @@ async def send_slowly(client, size, per_second):
 
 
 @pytest.mark.parametrize("per_second", [1, 120, 200])
-async def test_a_body_that_comes_too_slowly_is_a_408_rfc9110_15_5_9(pagi_serve, autojump_clock, connect, per_second):
+async def test_a_body_that_comes_too_slowly_is_a_408_rfc9110_15_5_9(embed, autojump_clock, connect, per_second):
     config, patient = connect
     app = Upload()
-    server = await pagi_serve(app, lifespan="off", **config)
+    server = await embed(app, lifespan="off", **config)
     async with patient(server) as client, trio.open_nursery() as nursery:
         await client.send(POST % (1_000_000, b""))
         nursery.start_soon(send_slowly, client, 1_000_000, per_second)
@@ -77,9 +77,9 @@ async def test_a_body_that_comes_too_slowly_is_a_408_rfc9110_15_5_9(pagi_serve, 
     assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 0
 
 
-async def test_a_body_that_comes_as_fast_as_it_must_is_taken(pagi_serve, autojump_clock, connect):
+async def test_a_body_that_comes_as_fast_as_it_must_is_taken(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(Upload(), lifespan="off", **config)
+    server = await embed(Upload(), lifespan="off", **config)
     async with patient(server) as client:
         await client.send(POST % (60 * 250, b""))
         await send_slowly(client, 60 * 250, 250)
@@ -88,7 +88,7 @@ async def test_a_body_that_comes_as_fast_as_it_must_is_taken(pagi_serve, autojum
 
 @pytest.mark.parametrize(("pause_s", "status"), [(4, 200), (6, 408)])
 async def test_the_100_that_a_body_waits_for_begins_its_time_rfc9110_10_1_1(
-    pagi_serve, autojump_clock, connect, pause_s, status
+    embed, autojump_clock, connect, pause_s, status
 ):
     async def app(scope, receive, send):
         # Nobody waits for the body yet.
@@ -96,7 +96,7 @@ async def test_the_100_that_a_body_waits_for_begins_its_time_rfc9110_10_1_1(
         await Upload()(scope, receive, send)
 
     config, patient = connect
-    server = await pagi_serve(app, lifespan="off", **config)
+    server = await embed(app, lifespan="off", **config)
     async with patient(server) as client:
         await client.send(POST % (10, b"Expect: 100-continue\r\n"))
         assert (await client.read_head())[0] == 100
@@ -106,7 +106,7 @@ async def test_the_100_that_a_body_waits_for_begins_its_time_rfc9110_10_1_1(
         assert (await client.read_response())[0] == status
 
 
-async def test_a_body_is_cut_when_its_answer_has_begun(pagi_serve, autojump_clock, connect):
+async def test_a_body_is_cut_when_its_answer_has_begun(embed, autojump_clock, connect):
     told = []
 
     async def app(scope, receive, send):
@@ -117,7 +117,7 @@ async def test_a_body_is_cut_when_its_answer_has_begun(pagi_serve, autojump_cloc
         told.append(message["reason"])
 
     config, patient = connect
-    server = await pagi_serve(app, lifespan="off", **config)
+    server = await embed(app, lifespan="off", **config)
     async with patient(server) as client:
         await client.send(POST % (10, b"") + b"12345")
         assert (await client.read_head())[0] == 200
@@ -127,10 +127,10 @@ async def test_a_body_is_cut_when_its_answer_has_begun(pagi_serve, autojump_cloc
     assert (await ended(server)).closed == {"client_timeout": 1}
 
 
-async def test_a_body_that_nobody_waits_for_may_pause(pagi_serve, autojump_clock, connect):
+async def test_a_body_that_nobody_waits_for_may_pause(embed, autojump_clock, connect):
     config, patient = connect
     app = Upload(busy_s=600)
-    server = await pagi_serve(app, lifespan="off", **config)
+    server = await embed(app, lifespan="off", **config)
     async with patient(server) as client:
         await client.send(POST % (10, b"") + b"12345")
         await trio.sleep(599)
@@ -145,10 +145,10 @@ async def test_a_body_that_nobody_waits_for_may_pause(pagi_serve, autojump_clock
     [(20 * RATE, 24, 200), (20 * RATE, 26, 408), (1_000_000, 59, 200), (1_000_000, 61, 408)],
 )
 async def test_a_fast_body_may_pause_for_as_long_as_it_has_earned(
-    pagi_serve, autojump_clock, connect, size, pause_s, status
+    embed, autojump_clock, connect, size, pause_s, status
 ):
     config, patient = connect
-    server = await pagi_serve(Upload(), lifespan="off", **config)
+    server = await embed(Upload(), lifespan="off", **config)
     async with patient(server) as client:
         await client.send(POST % (size + 1, b"") + bytes(size))
         await trio.sleep(pause_s)
@@ -158,9 +158,9 @@ async def test_a_fast_body_may_pause_for_as_long_as_it_has_earned(
 
 
 @pytest.mark.parametrize(("pause_s", "status"), [(299, 200), (301, 408)])
-async def test_a_long_grace_is_a_whole_one(pagi_serve, autojump_clock, connect, pause_s, status):
+async def test_a_long_grace_is_a_whole_one(embed, autojump_clock, connect, pause_s, status):
     config, patient = connect
-    server = await pagi_serve(Upload(), lifespan="off", timeouts={"body_grace_s": 300}, **config)
+    server = await embed(Upload(), lifespan="off", timeouts={"body_grace_s": 300}, **config)
     async with patient(server) as client:
         await client.send(POST % (1, b""))
         await trio.sleep(pause_s)
@@ -169,9 +169,9 @@ async def test_a_long_grace_is_a_whole_one(pagi_serve, autojump_clock, connect, 
         assert (await client.read_response())[0] == status
 
 
-async def test_a_rate_of_zero_is_any_speed(pagi_serve, autojump_clock, connect):
+async def test_a_rate_of_zero_is_any_speed(embed, autojump_clock, connect):
     config, patient = connect
-    server = await pagi_serve(Upload(), lifespan="off", limits={"body_bytes_per_s": 0}, **config)
+    server = await embed(Upload(), lifespan="off", limits={"body_bytes_per_s": 0}, **config)
     async with patient(server) as client:
         await client.send(POST % (1, b""))
         await trio.sleep(HOUR_S - 1)
@@ -179,12 +179,12 @@ async def test_a_rate_of_zero_is_any_speed(pagi_serve, autojump_clock, connect):
         assert (await client.read_response())[2] == b"thanks"
 
 
-async def test_a_body_that_is_left_unread_has_the_time_of_a_head(pagi_serve, autojump_clock, connect):
+async def test_a_body_that_is_left_unread_has_the_time_of_a_head(embed, autojump_clock, connect):
     async def app(scope, receive, send):
         await respond(send, b"no")
 
     config, patient = connect
-    server = await pagi_serve(app, lifespan="off", timeouts={"head_s": 3}, **config)
+    server = await embed(app, lifespan="off", timeouts={"head_s": 3}, **config)
     async with patient(server) as client, trio.open_nursery() as nursery:
         await client.send(POST % (10_000, b""))
         assert (await client.read_response())[2] == b"no"

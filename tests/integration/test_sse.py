@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import read_body, respond, until
 
@@ -124,7 +124,7 @@ async def test_a_response_that_was_refused_is_no_stream(pagi_serve, raw, caplog)
     async def app(scope, receive, send):
         await respond(send, EVENT, headers=[STREAM, (b"x", b"a\nb")])
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET)
         assert (await client.read_response())[0] == 500
@@ -364,7 +364,7 @@ async def test_an_app_that_fails_in_a_stream_is_counted_as_such_and_cuts_it_off(
         await send_part(send, EVENT)
         raise ValueError("broken")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET)
         await client.read_head()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from pagi_trio.testing import start_server
 from pagi_trio.testing.log import ServerLog
+from tests.integration.embedded import start_server
 
 from .conftest import hello
 

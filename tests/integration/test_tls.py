@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio_websocket
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import hello, read_body, respond, until
 
@@ -476,7 +476,7 @@ async def test_a_body_that_ends_with_the_connection_has_no_close_notify_where_it
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ValueError("in the middle")
 
-    server = await pagi_serve(app, lifespan="off", tls=authority.files)
+    server = await pagi_serve(app, lifespan="off", tls=authority.files, raise_app_exceptions=False)
     async with tls(server) as client:
         await client.send(b"GET / HTTP/1.0\r\n\r\n")
         with pytest.raises(trio.BrokenResourceError):

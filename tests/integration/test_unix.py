@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio_websocket
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .conftest import RawClient, hello, respond
 
@@ -24,7 +24,7 @@ async def test_http_over_a_unix_socket_with_its_scope(pagi_serve, tmp_path):
         await respond(send, scope["raw_path"])
 
     server = await pagi_serve(app, lifespan="off", bind=(f"unix:{path}",))
-    assert server.url == f"unix:{path}"
+    assert server.handle[0] == f"unix:{path}"
     with trio.fail_after(5):
         async with await trio.open_unix_socket(path) as stream:
             client = RawClient(stream)

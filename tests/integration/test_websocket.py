@@ -256,7 +256,7 @@ async def test_an_app_that_fails_closes_with_1011(pagi_serve, raw, caplog):
         await send({"type": "websocket.accept"})
         raise ValueError("broken")
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await open_websocket(client)
         assert await read_frame(client) == (0x88, struct.pack("!H", 1011))

@@ -210,7 +210,7 @@ async def test_what_the_app_returned_is_closed_when_it_fails_and_the_response_is
         start_response("200 OK", [])
         return Chunks(failing(), closed)
 
-    server = await pagi_serve(app)
+    server = await pagi_serve(app, raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET % b"/")
         assert (await client.read_head())[0] == 200
@@ -226,7 +226,7 @@ async def test_an_app_error_is_a_500_and_one_traceback(pagi_serve, raw, caplog):
             return [b"fine"]
         raise ValueError("the reason")
 
-    server = await pagi_serve(app)
+    server = await pagi_serve(app, raise_app_exceptions=False)
     async with one_connection(server) as client:
         assert (await client.get("/broken")).status_code == 500
         assert (await client.get("/fine")).text == "fine"
@@ -247,7 +247,7 @@ async def test_an_error_that_flask_answers_is_a_500_and_the_connection_goes_on(p
 
 @pytest.mark.parametrize("chunks", [[b""], []])
 async def test_an_app_that_does_not_call_start_response_is_a_500_pep3333(pagi_serve, raw, caplog, chunks):
-    server = await pagi_serve(lambda environ, start_response: chunks, interface="wsgi")
+    server = await pagi_serve(lambda environ, start_response: chunks, interface="wsgi", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET % b"/")
         assert (await client.read_response())[0] == 500

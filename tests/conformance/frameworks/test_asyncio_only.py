@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from pagi_trio.errors import AppLoadError, LifespanFailedError
 from pagi_trio.foreign_loop import ADVICE, find_asyncio_framework, needs_asyncio
-from pagi_trio.testing import serving
 from tests.conformance.misuse import body, start
 from tests.conformance.strict_client import FINE, connected
 from tests.integration.command import TCP, fails, running
+from tests.integration.embedded import serving
 
 WORDS = "needs asyncio, while this server runs Trio: use"
 

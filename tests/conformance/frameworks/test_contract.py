@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from pagi_trio.testing import serving
 from tests.integration.command import TCP, running
+from tests.integration.embedded import serving
 
 from . import contract
 

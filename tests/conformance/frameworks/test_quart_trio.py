@@ -8,7 +8,7 @@ import trio_websocket
 from quart import abort, request, websocket
 from quart_trio import QuartTrio
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .observe import app_errors, one_connection, wait
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .observe import app_errors, one_connection, wait, watched
 

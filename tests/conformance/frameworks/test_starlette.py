@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Mount, Route
 
 from pagi_trio.metrics.endpoint import MetricsApp
-from pagi_trio.testing import serving
+from tests.integration.embedded import serving
 
 from .observe import app_errors, one_connection, wait, watched
 
