@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -61,8 +62,9 @@ class Network:
         if self._refusals:
             await trio.lowlevel.checkpoint()
             raise ConnectionRefusedError("the test lets connections be refused")
-        wire = Wire(await self._open_stream(), self._forget)
+        wire = Wire(await self._open_stream())
         self.wires.append(wire)
+        wire.call_at_end(partial(self.wires.remove, wire))
         wire.delay(self._delay_s)
         if not self._is_reading:
             wire.stop_reading()
@@ -107,10 +109,6 @@ class Network:
             yield
         finally:
             self._refusals -= 1
-
-    def _forget(self, wire: Wire) -> None:
-        if wire in self.wires:
-            self.wires.remove(wire)
 
 
 def patience_s() -> float:

@@ -68,20 +68,20 @@ class Wire(trio.abc.HalfCloseableStream):
 
     Args:
         stream: What carries the bytes; the wire closes it.
-        on_end: Called with the wire once it is closed or cut.
 
     Attributes:
         client: Its own address, as the application's ``scope["client"]`` says it; None over a unix socket.
+        is_reading: Whether it receives, and was not told to stop.
     """
 
-    def __init__(self, stream: trio.SocketStream | Pipe, on_end: Callable[[Wire], None]) -> None:
+    def __init__(self, stream: trio.SocketStream | Pipe) -> None:
         self.client = _address_of(stream)
+        self.is_reading = True
         self._stream = stream
-        self._on_end = on_end
+        self._at_end: list[Callable[[], object]] = []
         # A half-close comes behind what is being sent.
         self._sending = trio.Lock()
         self._delay_s = 0.0
-        self._is_reading = True
         self._is_cut = False
         self._is_half_closed = False
         self._go_on = trio.Event()
@@ -91,12 +91,21 @@ class Wire(trio.abc.HalfCloseableStream):
         self._due_s = 0.0
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it is closed or cut."""
+        return self._ended.is_set()
+
+    @property
     def is_readable(self) -> bool:
         """Whether a receive would not wait: for data, the end of it, or an error."""
         if self._ended.is_set() or self._held is not None:
             return True
         stream = self._stream
         return stream.socket.is_readable() if isinstance(stream, trio.SocketStream) else stream.is_readable
+
+    def call_at_end(self, call: Callable[[], object]) -> None:
+        """Have something called once this is closed or cut, the last one first."""
+        self._at_end.append(call)
 
     def cut(self) -> None:
         """Reset the connection, now: the server sees an error, and so does the client, even one that waits already.
@@ -119,13 +128,13 @@ class Wire(trio.abc.HalfCloseableStream):
 
         Kernels take some megabytes by themselves before they let a sender wait; a connection in memory 64 KiB.
         """
-        if self._is_reading:
-            self._is_reading = False
+        if self.is_reading:
+            self.is_reading = False
             self._go_on = trio.Event()
 
     def go_on_reading(self) -> None:
         """Receive again, from where it was stopped."""
-        self._is_reading = True
+        self.is_reading = True
         self._go_on.set()
 
     async def half_close(self) -> None:
@@ -189,7 +198,8 @@ class Wire(trio.abc.HalfCloseableStream):
     def _end(self) -> None:
         self._ended.set()
         self._go_on.set()
-        self._on_end(self)
+        while self._at_end:
+            self._at_end.pop()()
 
     async def _pause(self, until_s: float) -> None:
         """Wait until a time of Trio's clock, or the end of the connection."""
@@ -198,7 +208,7 @@ class Wire(trio.abc.HalfCloseableStream):
                 await self._ended.wait()
 
     async def _wait_to_read(self) -> None:
-        while not (self._is_reading or self._ended.is_set()):
+        while not (self.is_reading or self._ended.is_set()):
             await self._go_on.wait()
 
     def _check_open(self) -> None:
