@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from pagi_trio.testing.readings import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import httpx
     import trio
 
     from pagi_trio.server import Handle
+    from pagi_trio.testing.headers import GivenHeaders
     from pagi_trio.testing.log import ServerLog
     from pagi_trio.testing.network import Network
+    from pagi_trio.testing.websocket_client import WebSocketClient
     from pagi_trio.testing.wire import Wire
 
 
@@ -75,6 +77,26 @@ class Served:
                 from pagi_trio.testing.http_client import make_client  # noqa: PLC0415 - httpx takes 200 ms
             self._http = make_client(self.network, self.url)
         return self._http
+
+    def websocket(
+        self, path: str = "/", *, subprotocols: Iterable[str] = (), headers: GivenHeaders = ()
+    ) -> WebSocketClient:
+        """Open a WebSocket: ``async with server.websocket("/chat") as ws``, or ``ws = await ...`` and a close.
+
+        Args:
+            path: Its path, with a query if need be.
+            subprotocols: What the client offers to speak.
+            headers: Further header fields of the handshake.
+
+        Returns:
+            What gives a `trio_websocket.WebSocketConnection`.
+
+        Raises:
+            ModuleNotFoundError: If trio-websocket is not installed.
+        """
+        with naming_the_extra():
+            from pagi_trio.testing.websocket_client import WebSocketClient  # noqa: PLC0415 - as above
+        return WebSocketClient(self.network, self.url, self._nursery, path, subprotocols=subprotocols, headers=headers)
 
     async def connect(self) -> Wire:
         """Open a connection, for what no client would say; the test closes it, best by ``async with``."""

@@ -11,8 +11,8 @@ from http import HTTPStatus
 import pytest
 import trio
 
+from pagi_trio import testing
 from pagi_trio.errors import AppProtocolError
-from tests.integration.embedded import serving
 
 from .misuse import CUT, ERROR, Case, Player, Whole, body, start
 from .strict_client import FINE, Cut, connected
@@ -301,7 +301,7 @@ async def test_a_response_that_the_end_of_the_server_cuts_short_is_not_taken_for
         begun.set()
         await trio.sleep_forever()
 
-    async with serving(app, lifespan="off", timeouts={"graceful_s": 0}) as server, connected(server) as client:
+    async with testing.serve(app, lifespan="off", timeouts={"graceful_s": 0}) as server, connected(server) as client:
         await client.send(request_bytes)
         await begun.wait()
         server.handle.shutdown()

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from pagi_trio import testing
 from tests.fuzz.cutting import cuttings
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_fuzz import PROFILE, edited
-from tests.integration.embedded import serving
 
 LIMITS = {"limits": {"request_line_bytes": 100, "head_bytes": 300, "headers": 20, "body_bytes": 500}}
 """Small limits, which small inputs reach."""
@@ -92,7 +92,7 @@ async def converse(ways):
     logger.addHandler(handler)
     try:
         with trio.fail_after(20):
-            async with serving(app, lifespan="off", **LIMITS) as server:
+            async with testing.serve(app, lifespan="off", **LIMITS) as server:
                 found = [await talk(server.port, pieces) for pieces in ways]
                 while server.metrics.value("pagi_server_connections_active"):
                     await trio.sleep(0.001)

@@ -20,9 +20,8 @@ import trio
 import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
-from pagi_trio import serve
+from pagi_trio import serve, testing
 from tests.integration.command import TCP, get, running, scrape, until
-from tests.integration.embedded import serving
 
 # What the page shows for a metric, as an expression in it.
 SHOWN = "document.querySelector('[data-metric=%s]')?.textContent"
@@ -154,7 +153,7 @@ async def test_live_ends_long_before_its_time_is_up_though_pages_are_open(live, 
     with trio.fail_after(5):
         # trio-websocket leaves a connection that the server closed to the garbage collector: this stream is ours.
         async with (
-            serving(live.app) as server,
+            testing.serve(live.app) as server,
             raw(server) as reader,
             raw(server) as chat,
             trio.open_nursery() as tasks,
@@ -284,7 +283,7 @@ async def test_live_moves_its_counters_in_a_browser(live, pagi_serve, tmp_path):
 
 async def test_hello_answers_echoes_and_has_a_lifespan(capsys):
     with trio.fail_after(5):
-        async with serving(load("hello").app) as server:
+        async with testing.serve(load("hello").app) as server:
             async with httpx.AsyncClient() as client:
                 assert (await client.get(server.url)).text == "hello\n"
             async with trio_websocket.open_websocket_url(server.ws_url) as client:

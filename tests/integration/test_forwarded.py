@@ -13,7 +13,7 @@ import trio_websocket
 import trustme
 from hypercorn.middleware import ProxyFixMiddleware
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .conftest import RawClient, respond
 from .test_access_log import lines
@@ -168,7 +168,7 @@ async def test_over_tls_the_proxy_may_say_http(pagi_serve, tmp_path):
 async def test_the_access_log_shows_the_client_and_the_peer_of_what_is_no_request(tmp_path):
     log = tmp_path / "access.log"
     settings = {"access_log": str(log), "forwarded": {"trusted": "127.0.0.1"}, "limits": {"body_bytes": 3}}
-    async with serving(tell, lifespan="off", **settings) as server, connected(server) as (client, _):
+    async with testing.serve(tell, lifespan="off", **settings) as server, connected(server) as (client, _):
         await ask(client, X_FORWARDED)
         await ask(client)
         await client.send(get(b"X-Forwarded-For: 192.0.2.8, 2001:db8::1\r\n") + b"GET / broken\r\n\r\n")

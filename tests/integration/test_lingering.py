@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .conftest import hello, read_body, respond, until
 
@@ -18,7 +18,7 @@ def is_closing(server):
 
 async def test_what_lingers_when_the_server_stops_may_do_so_and_counts_as_what_it_was(raw):
     with trio.fail_after(10):
-        async with serving(hello, lifespan="off") as server, raw(server) as client:
+        async with testing.serve(hello, lifespan="off") as server, raw(server) as client:
             await client.send(b"no request\r\n\r\n")
             await until(lambda: is_closing(server))
             server.handle.shutdown()
@@ -55,7 +55,7 @@ async def test_a_stopping_server_does_not_wait_for_a_body_whose_request_is_answe
 
     with trio.fail_after(10):
         timeouts = {"head_s": 30, "graceful_s": 30}
-        async with serving(app, lifespan="off", timeouts=timeouts) as server, raw(server) as client:
+        async with testing.serve(app, lifespan="off", timeouts=timeouts) as server, raw(server) as client:
             await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
             assert (await client.read_response())[2] == b"hello"
             server.handle.shutdown()

@@ -16,13 +16,13 @@ import pytest
 import trio
 import trio_websocket
 
-from pagi_trio import Config, MetricsApp, URLMap, serve
+from pagi_trio import Config, MetricsApp, URLMap, serve, testing
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import Tally
 from pagi_trio.page import CONNECTIONS
-from tests.integration.embedded import serving, start_server
+from tests.integration.embedded import start_server
 
 from .conftest import respond, until
 from .raw_client import RawClient
@@ -281,7 +281,7 @@ async def test_nothing_ever_decreases_and_cut_off_connections_leave_no_gauge(pag
 
 async def test_the_numbers_stay_right_when_the_server_is_aborted_under_traffic(raw):
     async with trio.open_nursery() as clients:
-        async with serving(mounted(), lifespan="off") as server:
+        async with testing.serve(mounted(), lifespan="off") as server:
             received = 0
             async with websocket_to(server) as ws, raw(server) as other:
                 await other.send(b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n")

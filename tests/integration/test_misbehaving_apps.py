@@ -9,8 +9,8 @@ import os
 import pytest
 import trio
 
+from pagi_trio import testing
 from pagi_trio.nurseries.sockets import open_listeners
-from tests.integration.embedded import serving
 
 from .conftest import hello, respond, until
 from .test_websocket import HANDSHAKE, frame, open_websocket, read_frame
@@ -51,7 +51,7 @@ class open_scope:
 @pytest.mark.trio
 async def test_a_block_that_an_app_leaves_open_costs_nobody_else(raw, caplog, block):
     app, generators = kept_open(block)
-    async with serving(app, lifespan="off", timeouts={"graceful_s": 5}) as server:
+    async with testing.serve(app, lifespan="off", timeouts={"graceful_s": 5}) as server:
         async with raw(server) as other:
             await other.send(GET)
             await other.read_response()

@@ -10,8 +10,8 @@ import trio
 import trio_websocket
 from pytest_trio import trio_fixture
 
+from pagi_trio import testing
 from pagi_trio.nurseries.readiness import make_poller
-from tests.integration.embedded import serving
 
 from .conftest import hello, read_body, respond, until
 from .test_websocket import frame, open_websocket, read_frame
@@ -266,7 +266,7 @@ async def test_idle_connections_end_with_the_server(raw, without_epoll):
                     task_status.started(client)
                     await trio.sleep_forever()
 
-            async with serving(hello, lifespan="off") as server:
+            async with testing.serve(hello, lifespan="off") as server:
                 for _ in range(3):
                     clients.append(await nursery.start(hold, server))
                     await clients[-1].send(GET)

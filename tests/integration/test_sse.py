@@ -8,8 +8,8 @@ import struct
 import pytest
 import trio
 
+from pagi_trio import testing
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S
-from tests.integration.embedded import serving
 
 from .conftest import read_body, respond, until
 
@@ -640,7 +640,7 @@ async def test_a_stream_whose_last_bytes_still_leave_when_the_server_stops_is_en
 
     ending = trio.Event()
     with trio.fail_after(20):
-        async with serving(app, lifespan="off") as server, raw(server) as client:
+        async with testing.serve(app, lifespan="off") as server, raw(server) as client:
             await client.send(GET)
             await ending.wait()
             await trio.testing.wait_all_tasks_blocked()

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio_websocket
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .conftest import hello, read_body, respond, until
 
@@ -450,7 +450,7 @@ async def test_a_client_that_leaves_between_requests_is_let_go(pagi_serve, tls, 
 async def test_the_server_stops_with_connections_open_in_every_state(authority, tls, raw):
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            async with serving(hello, lifespan="off", tls=authority.files) as server:
+            async with testing.serve(hello, lifespan="off", tls=authority.files) as server:
                 idle = await nursery.start(_hold, tls(server, https_compatible=False))
                 silent = await nursery.start(_hold, raw(server))
                 await idle.send(GET)

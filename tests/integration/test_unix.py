@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio_websocket
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .conftest import RawClient, hello, respond
 
@@ -87,11 +87,11 @@ async def test_a_large_body_and_a_slow_reader_over_a_unix_socket(pagi_serve, tmp
 async def test_its_file_goes_with_the_server(tmp_path):
     path = tmp_path / "app.sock"
     with trio.fail_after(5):
-        async with serving(hello, lifespan="off", bind=(f"unix:{path}",)):
+        async with testing.serve(hello, lifespan="off", bind=(f"unix:{path}",)):
             assert path.is_socket()
         assert not path.exists()
         async with trio.open_nursery() as nursery:
-            async with serving(hello, lifespan="off", bind=(f"unix:{path}",)):
+            async with testing.serve(hello, lifespan="off", bind=(f"unix:{path}",)):
                 assert path.is_socket()
             nursery.cancel_scope.cancel()
         assert not path.exists()
@@ -99,7 +99,7 @@ async def test_its_file_goes_with_the_server(tmp_path):
 
 async def test_its_file_goes_with_a_server_that_is_cancelled(tmp_path):
     path = tmp_path / "app.sock"
-    async with trio.open_nursery() as nursery, serving(hello, lifespan="off", bind=(f"unix:{path}",)):
+    async with trio.open_nursery() as nursery, testing.serve(hello, lifespan="off", bind=(f"unix:{path}",)):
         nursery.cancel_scope.cancel()
         await trio.lowlevel.checkpoint()
     assert not path.exists()

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from pagi_trio import testing
 from tests.integration.command import TCP, running
-from tests.integration.embedded import serving
 
 from . import contract
 
@@ -34,7 +34,7 @@ def module_of(name):
 async def test_a_framework_keeps_the_contract(name, check, capsys):
     app = importlib.import_module(module_of(name)).make_app()
     with trio.fail_after(LIMIT_S):
-        async with serving(app, timeouts={"graceful_s": 5}) as server:
+        async with testing.serve(app, raise_app_exceptions=False, timeouts={"graceful_s": 5}) as server:
             await check(server)
         if name != "flask":
             assert "stopped" in capsys.readouterr().out

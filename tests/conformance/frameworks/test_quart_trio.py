@@ -8,7 +8,7 @@ import trio_websocket
 from quart import abort, request, websocket
 from quart_trio import QuartTrio
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .observe import app_errors, one_connection, wait
 
@@ -213,7 +213,7 @@ async def test_before_and_after_serving_run_once_around_everything(app):
         yield
         phases.append("leave")
 
-    async with serving(app) as server:
+    async with testing.serve(app) as server:
         async with one_connection(server) as client:
             assert (await client.get("/plain")).text == "plain"
         assert sorted(phases) == ["before", "enter"]

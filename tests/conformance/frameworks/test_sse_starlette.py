@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tests.integration.embedded import serving
+from pagi_trio import testing
 
 from .observe import app_errors, one_connection, wait, watched
 
@@ -134,7 +134,11 @@ async def test_an_event_stream_ends_when_the_server_stops():
 
     app = Starlette(routes=[Route("/", stream)])
     with trio.fail_after(5):
-        async with serving(app) as server, one_connection(server) as client, client.stream("GET", "/") as response:
+        async with (
+            testing.serve(app) as server,
+            one_connection(server) as client,
+            client.stream("GET", "/") as response,
+        ):
             received = response.aiter_raw()
             assert b"data: hello" in await anext(received)
             server.handle.shutdown()

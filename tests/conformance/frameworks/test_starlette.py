@@ -13,8 +13,8 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
+from pagi_trio import testing
 from pagi_trio.metrics.endpoint import MetricsApp
-from tests.integration.embedded import serving
 
 from .observe import app_errors, one_connection, wait, watched
 
@@ -234,7 +234,7 @@ async def test_the_state_of_the_lifespan_is_the_state_of_every_request():
         before, request.state.word = request.state.word, "of this request"
         return JSONResponse([request.state.numbers, before])
 
-    async with serving(Starlette(routes=[Route("/", show)], lifespan=lifespan)) as server:
+    async with testing.serve(Starlette(routes=[Route("/", show)], lifespan=lifespan)) as server:
         async with one_connection(server) as client:
             assert (await client.get("/")).json() == [[1, 2], "shared"]
             assert (await client.get("/")).json() == [[1, 2, 2], "shared"]
