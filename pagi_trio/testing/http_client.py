@@ -240,8 +240,9 @@ class _Transport(httpx.AsyncBaseTransport):
             _CALL.reset(token)
             await upload.aclose()
         # Out of the handler, so that what the application raised does not seem to come of what the client saw of it.
+        # And what it has raised inside a response already comes behind what it has sent of it.
         try:
-            if call.wire is not None:
+            if call.wire is not None and (response is None or response.status >= 500):
                 self._network.errors.check(call.wire.client)
         except BaseException:
             if response is not None:

@@ -15,9 +15,9 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from pagi_trio.testing import headers as given
 from pagi_trio.testing.app_errors import unwrap
 from pagi_trio.testing.network import patience_s
+from pagi_trio.testing.request_parts import encode_headers, encode_target
 from pagi_trio.testing.tls import encrypt, make_context
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from pagi_trio.testing.network import Network
+    from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.wire import Wire
 
 
@@ -52,14 +53,14 @@ class WebSocketClient:
         path: str = "/",
         *,
         subprotocols: Iterable[str] = (),
-        headers: given.GivenHeaders = (),
+        headers: GivenHeaders = (),
     ) -> None:
         self._network = network
         self._url = urlsplit(url)
         self._nursery = nursery
-        self._path = path
+        self._path = encode_target(path)
         self._subprotocols = tuple(subprotocols)
-        self._headers = given.encode(headers)
+        self._headers = encode_headers(headers)
         self._wire: Wire | None = None
         self._connection: WebSocketConnection | None = None
         self._readers: trio.Nursery | None = None
