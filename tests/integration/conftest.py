@@ -15,8 +15,9 @@ from tests.integration.authority import authority, connect, tls
 from tests.integration.command import TCP, running
 from tests.integration.embedded import start_server
 from tests.integration.raw_client import RawClient
+from tests.integration.strangers import project, run_project
 
-__all__ = ["RawClient", "authority", "connect", "tls"]
+__all__ = ["RawClient", "authority", "connect", "project", "run_project", "tls"]
 
 
 @pytest.fixture
