@@ -1,9 +1,8 @@
-"""A test that serves an application and reads what the server counted; run it with ``pytest``."""
+"""A test that talks to an application and reads what the server counted; run it with ``pytest``."""
 
 from __future__ import annotations
 
 import pytest
-from trio_websocket import open_websocket_url
 
 
 async def echo(scope, receive, send):
@@ -17,9 +16,9 @@ async def echo(scope, receive, send):
 
 
 @pytest.mark.trio
-async def test_every_message_is_answered(pagi_serve):
-    server = await pagi_serve(echo)
-    async with open_websocket_url(server.ws_url) as client:
-        await client.send_message("hello")
-        assert await client.get_message() == "hello"
-    assert server.metrics.value("pagi_websocket_messages_sent_total") == 1
+async def test_every_message_is_answered(pagi_client):
+    client = await pagi_client(echo)
+    async with client.websocket() as websocket:
+        await websocket.send_message("hello")
+        assert await websocket.get_message() == "hello"
+    assert client.metrics.value("pagi_websocket_messages_sent_total") == 1
