@@ -17,7 +17,7 @@ __all__ = ["link"]
 
 pytestmark = pytest.mark.trio
 
-STREAM = [(b"content-type", b"text/event-stream; charset=utf-8")]
+STREAM = [(b"content-type", b"Text/Event-Stream ; charset=utf-8")]
 
 
 class Boom(Exception):
@@ -42,7 +42,7 @@ class Feed:
 
     async def __call__(self, scope, receive, send):
         body, _complete = await read_body(receive)
-        self.asked.append((scope["method"], scope["raw_path"], dict(scope["headers"]), body))
+        self.asked.append((scope["method"], scope["raw_path"], scope["headers"], body))
         if not self._streams:
             await respond(send, status=204)
             return
@@ -61,7 +61,7 @@ class Feed:
 
     @property
     def ids(self):
-        return [headers.get(b"last-event-id") for _, _, headers, _ in self.asked]
+        return [dict(headers).get(b"last-event-id") for _, _, headers, _ in self.asked]
 
 
 def sse(link, path="/", **options):
@@ -83,8 +83,8 @@ async def test_events_come_in_a_block_until_the_stream_ends(link):
         assert link.network.wires == []
     method, path, headers, body = app.asked[0]
     assert (method, path, body) == ("GET", b"/events", b"")
-    assert (headers[b"x-a"], headers[b"accept"], headers[b"cache-control"]) == (b"1", b"*/*", b"no-store")
-    assert b"last-event-id" not in headers
+    assert sorted(headers)[:2] == [(b"accept", b"*/*"), (b"cache-control", b"no-store")]
+    assert [name for name, _ in sorted(headers)[2:]] == [b"host", b"x-a"]
 
 
 async def test_it_can_be_iterated_directly_and_closed_by_the_test(link):
@@ -109,6 +109,8 @@ async def test_a_block_that_is_left_early_ends_the_stream(link):
     async with link(app) as link:
         async with sse(link) as events:
             assert await anext(events) == Event(data="a")
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
         await until(lambda: app.left)
         assert len(link.network.streams) == 0
 
@@ -130,6 +132,29 @@ async def test_a_wait_that_is_cancelled_loses_nothing(autojump_clock):
                 got.append(await anext(events))
     assert got == [Event(data="a"), Event(data="b\nc")]
     assert len(app.asked) == 1
+
+
+async def test_an_event_that_has_come_is_not_lost_to_a_cancelled_wait_either(link):
+    async with link(Feed([b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", None])) as link, sse(link) as events:
+        await anext(events)
+        assert events.last_event_id == "1"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await anext(events)
+        assert scope.cancelled_caught
+        assert await anext(events) == Event(data="b", id="2")
+
+
+async def test_a_cancelled_opening_leaves_nothing_open(link):
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+
+    async with link(app) as link:
+        with trio.move_on_after(0.05):
+            async with sse(link):
+                pass
+        assert link.network.wires == []
 
 
 # Again

@@ -15,6 +15,7 @@ CASES = [
     ("three lines", b"data: a\ndata: b\ndata: c\n\n", [Event(data="a\nb\nc")]),
     ("carriage returns", b"data: a\rdata: b\r\rdata: c\r\r", [Event(data="a\nb"), Event(data="c")]),
     ("both", b"data: a\r\ndata: b\r\n\r\ndata: c\r\n\r\n", [Event(data="a\nb"), Event(data="c")]),
+    ("both, and one", b"data: a\r\n\ndata: b\r\n\n", [Event(data="a"), Event(data="b")]),
     ("all mixed", b"data: a\rdata: b\ndata: c\r\n\r\n\ndata: d\n\r", [Event(data="a\nb\nc"), Event(data="d")]),
     ("a colon in the value", b"data: a:b: c\n\n", [Event(data="a:b: c")]),
     ("other line ends of text", "data: a\u2028b\x0bc\x0cd\x85e\n\n".encode(), [Event(data="a\u2028b\x0bc\x0cd\x85e")]),
@@ -71,6 +72,7 @@ def test_an_event_is_there_with_the_byte_that_ends_it():
 
 def test_the_id_to_come_back_with_is_that_of_the_last_block():
     parser = EventParser("before")
+    assert parser.last_event_id == "before"
     assert parser.feed(b"data: a\n\n") == [Event(data="a", id="before")]
     parser.feed(b"id: 5\n")
     assert parser.last_event_id == "before"
