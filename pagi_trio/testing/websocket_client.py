@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from pagi_trio.testing.network import Network
     from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.wire import Wire
+
+
+UNLIMITED: Final = sys.maxsize
+"""Messages, and bytes of one, that are taken before the test asks for them: all that come, as a browser does.
+
+So pings are answered and a close is seen whatever the test waits for. A client that does not read has stopped reading.
+"""
 
 
 class WebSocketClient:
@@ -63,7 +70,6 @@ class WebSocketClient:
         self._headers = encode_headers(headers)
         self._wire: Wire | None = None
         self._connection: WebSocketConnection | None = None
-        self._readers: trio.Nursery | None = None
         self._rejection: HandshakeError | None = None
         self._opening = trio.CancelScope()
         self._is_started = trio.Event()
@@ -101,7 +107,7 @@ class WebSocketClient:
             raise HandshakeError(str(error)) from error
         over_tls = self._url.scheme in ("https", "wss")
         stream = encrypt(self._wire, make_context()) if over_tls else self._wire
-        readers = self._readers = await self._nursery.start(self._read, self._wire)
+        readers: trio.Nursery = await self._nursery.start(self._read, self._wire)
         self._opening.deadline = trio.current_time() + patience_s()
         try:
             with self._opening:
@@ -114,7 +120,8 @@ class WebSocketClient:
                     self._path,
                     subprotocols=self._subprotocols,
                     extra_headers=self._headers,
-                    max_message_size=sys.maxsize,
+                    message_queue_size=UNLIMITED,
+                    max_message_size=UNLIMITED,
                 )
         finally:
             if self._connection is None:
@@ -159,18 +166,14 @@ class WebSocketClient:
             DisconnectionTimeout: If it was not answered for half a minute.
         """
         assert self._connection is not None
-        assert self._readers is not None
         try:
             if wire.is_reading:
                 with trio.fail_after(patience_s()):
                     await self._connection.aclose()
-                    # The server was first, and may not have got the answer yet.
-                    if not wire.is_closed:
-                        await self._has_ended.wait()
+                    # If the server was first, it may not have got the answer yet.
+                    await self._has_ended.wait()
         except trio.TooSlowError as error:
             message = f"the server did not answer the closing handshake for {patience_s():g} seconds"
             raise DisconnectionTimeout(message) from error
         finally:
-            # It may wait for somebody to take a message.
-            self._readers.cancel_scope.cancel()
             await trio.aclose_forcefully(wire)

@@ -91,11 +91,6 @@ class Wire(trio.abc.HalfCloseableStream):
         self._due_s = 0.0
 
     @property
-    def is_closed(self) -> bool:
-        """Whether it is closed or cut."""
-        return self._ended.is_set()
-
-    @property
     def is_readable(self) -> bool:
         """Whether a receive would not wait: for data, the end of it, or an error."""
         if self._ended.is_set() or self._held is not None:

@@ -141,22 +141,34 @@ async def test_the_close_of_the_server_is_answered_before_the_client_leaves(auto
         assert link.server.metrics.value("pagi_server_connections_closed_total", reason="done") == 1
 
 
-async def test_a_test_may_leave_messages_unread(link):
+async def test_messages_are_taken_before_the_test_asks_for_them(link):
     async def app(scope, receive, send):
         await receive()
         await send({"type": "websocket.accept"})
-        for _ in range(100):
-            await send({"type": "websocket.send", "text": "x" * 1000})
-        await receive()
+        for number in range(100):
+            await send({"type": "websocket.send", "text": f"{number:1000}"})
+        await send({"type": "websocket.close"})
 
     async with link(app) as link:
         async with websocket(link) as ws:
-            assert await ws.get_message() == "x" * 1000
-        async with websocket(link) as ws:
-            await ws.get_message()
-            link.network.cut()
-        assert link.network.wires == []
+            await until(lambda: ws.closed)
+            assert [int(await ws.get_message()) for _ in range(100)] == list(range(100))
+        async with websocket(link):
+            pass
+        await websocket(link)
         await until(lambda: not link.nursery.child_tasks)
+
+
+async def test_messages_that_came_before_a_cut_are_still_there(link):
+    async with link(Echo()) as link, websocket(link) as ws:
+        for message in ("1", "2", "3"):
+            await ws.send_message(message)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        link.network.cut()
+        await until(lambda: not link.nursery.child_tasks)
+        assert [await ws.get_message() for _ in range(3)] == ["1", "2", "3"]
+        with pytest.raises(ConnectionClosed):
+            await ws.get_message()
 
 
 async def test_what_the_test_raises_is_raised(link):
