@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import trio
 
     from pagi_trio.server import Handle
-    from pagi_trio.testing.headers import GivenHeaders
     from pagi_trio.testing.log import ServerLog
     from pagi_trio.testing.network import Network
+    from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.websocket_client import WebSocketClient
     from pagi_trio.testing.wire import Wire
 
