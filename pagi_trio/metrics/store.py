@@ -169,9 +169,9 @@ class Store:
             os.ftruncate(fd, size)
         # Memory without a file is shared by nobody.
         self._map(fd, size)
-        self._header[_SIGNATURE] = _signature()
         self._is_shared = shared
         if shared:
+            self._header[_SIGNATURE] = _signature()
             self.parent.name_process(os.getpid())
             self._kept += [Region(segment.area) for segment in self._retired]
 

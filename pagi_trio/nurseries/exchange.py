@@ -352,7 +352,7 @@ class HTTPExchange:
             return
         self.connection.reason = "client_closed" if self.transport.eof else "server_error"
         if not logged and not self.transport.eof:
-            self.connection.service.app_failed(self.kind, f"{self}: it returned before its response was complete")
+            self.connection.service.app_failed(self.kind, self, "it returned before its response was complete")
         if not self._has_answered:
             self._post_error(500, "Internal Server Error")
             await self.transport.drain()

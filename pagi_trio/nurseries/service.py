@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from pagi_trio.errors import AppProtocolError
 from pagi_trio.foreign_loop import ADVICE, needs_asyncio
 from pagi_trio.metrics import catalog
 from pagi_trio.wire.date import DateCache
@@ -131,19 +132,23 @@ class Service:
         self.now += passed_s if passed_s <= STANDSTILL_S else TICK_S
         self._looked = looked
 
-    def app_failed(self, kind: str, what: object, error: BaseException | None = None) -> None:
+    def app_failed(self, kind: str, what: object, error: BaseException | str) -> None:
         """Log and count an application's error.
 
         Args:
             kind: http, websocket, sse or lifespan.
             what: What it was called for; as text, the connection, scope and path.
-            error: What it raised, if it did.
+            error: What it raised, or what it did instead.
         """
         self.meter.add(_APP_ERRORS[kind])
-        log.error("application failed in %s", what, exc_info=error)
-        if error is not None and self.on_app_error is not None:
+        if isinstance(error, str):
+            log.error("application failed in %s: %s", what, error)
+            error = AppProtocolError(error)
+        else:
+            log.error("application failed in %s", what, exc_info=error)
+        if self.on_app_error is not None:
             self.on_app_error(error, what)
-        if error is not None and needs_asyncio(error):
+        if needs_asyncio(error):
             self.say_once(ADVICE, logging.ERROR)
 
     def say_once(self, what: str, level: int = logging.WARNING) -> None:

@@ -232,9 +232,7 @@ class WebSocketSession:
             if ending.event is None:
                 self.connection.reason = "server_error"
                 if not failed:
-                    self.connection.service.app_failed(
-                        self.kind, f"{self}: it returned without answering the handshake"
-                    )
+                    self.connection.service.app_failed(self.kind, self, "it returned without answering the handshake")
             ending.note(ABNORMAL, "")
             await self._opening.abandon()
             return True

@@ -211,7 +211,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As `trio.abc.SendStream.send_all`."""
         await trio.lowlevel.checkpoint()
-        view = memoryview(data)
+        view = memoryview(data).cast("B")
         while view:
             self._check_open()
             try:
@@ -237,15 +237,19 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As `trio.abc.ReceiveStream.receive_some`."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._check_open()
             try:
-                return self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
+                data = self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
             except BlockingIOError:
                 await self._data.park()
             except ConnectionError as error:
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 raise trio.BrokenResourceError(str(error)) from error
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
 
     @property
     def is_readable(self) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import trio
 
     from pagi_trio.server import Handle
+    from pagi_trio.testing.event_source import EventSource
     from pagi_trio.testing.log import ServerLog
     from pagi_trio.testing.network import Network
     from pagi_trio.testing.request_parts import GivenHeaders
@@ -97,6 +98,39 @@ class Served:
         with naming_the_extra():
             from pagi_trio.testing.websocket_client import WebSocketClient  # noqa: PLC0415 - as above
         return WebSocketClient(self.network, self.url, self._nursery, path, subprotocols=subprotocols, headers=headers)
+
+    def sse(  # noqa: PLR0913 - what an EventSource takes, by name
+        self,
+        path: str = "/",
+        *,
+        method: str = "GET",
+        headers: GivenHeaders = (),
+        content: bytes = b"",
+        reconnect: bool = False,
+        last_event_id: str = "",
+    ) -> EventSource:
+        """Follow an event stream: ``async with server.sse("/events") as events``, then ``async for event in events``.
+
+        Args:
+            path: Its path, with a query if need be.
+            method: The method of the request.
+            headers: Further header fields of the request.
+            content: The body of the request.
+            reconnect: Whether to connect again after its end, as browsers do; else the iteration ends with it.
+            last_event_id: The id of the event after which to begin.
+        """
+        from pagi_trio.testing.event_source import EventSource  # noqa: PLC0415 - as above
+
+        return EventSource(
+            self.network,
+            self.url,
+            path,
+            method=method,
+            headers=headers,
+            content=content,
+            reconnect=reconnect,
+            last_event_id=last_event_id,
+        )
 
     async def connect(self) -> Wire:
         """Open a connection, for what no client would say; the test closes it, best by ``async with``."""

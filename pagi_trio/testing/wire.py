@@ -171,9 +171,10 @@ class Wire(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As `trio.abc.ReceiveStream.receive_some`."""
-        await trio.lowlevel.checkpoint()
         await self._wait_to_read()
-        if self._held is None:
+        if self._held is not None:
+            await trio.lowlevel.checkpoint()
+        else:
             with self._faults_seen():
                 self._held = await self._stream.receive_some(max_bytes)
             self._due_s = trio.current_time() + self._delay_s

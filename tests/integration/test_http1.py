@@ -342,7 +342,7 @@ async def test_an_app_that_returns_without_answering_is_a_500(pagi_serve, raw, c
     async def app(scope, receive, send):
         pass
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(GET)
         assert (await client.read_response())[0] == 500

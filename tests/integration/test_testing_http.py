@@ -270,6 +270,8 @@ async def test_a_cut_inside_an_upload_is_an_error_and_no_warning(link):
     async def app(scope, receive, send):
         await receive()
         link.network.cut()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
     async with link(app) as link, client_of(link) as client:
         with pytest.raises((httpx.ReadError, httpx.WriteError)):

@@ -118,8 +118,8 @@ async def test_an_application_waits_while_reading_is_stopped_and_then_all_bytes_
         nonlocal sent
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % MUCH)]})
         while sent < MUCH:
-            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
             sent += 1 << 20
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": sent < MUCH})
 
     with network_of(await pagi_serve(app, lifespan="off")) as network:
         network.stop_reading()

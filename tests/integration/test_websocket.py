@@ -298,7 +298,7 @@ async def test_an_app_that_does_not_answer_the_handshake_is_a_500(pagi_serve, ra
     async def app(scope, receive, send):
         pass
 
-    server = await pagi_serve(app, lifespan="off")
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
     async with raw(server) as client:
         await client.send(HANDSHAKE % b"")
         assert (await client.read_response())[0] == 500
