@@ -50,10 +50,12 @@ async def pagi_client() -> AsyncIterator[StartClient]:
 def _check_trio_runs(fixture: str) -> None:
     import trio  # noqa: PLC0415 - see above
 
-    try:
-        trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        pytest.fail(f"{fixture} runs on Trio, and this test does not: mark it with @pytest.mark.trio", pytrace=False)
+    if not trio.lowlevel.in_trio_run():
+        pytest.fail(
+            f"{fixture} runs on Trio, and this test does not: mark it with @pytest.mark.trio, and where another plugin "
+            "takes every async fixture for its own, have that one in its strict mode",
+            pytrace=False,
+        )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,7 +19,7 @@ from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads
 from pagi_trio.testing.log import ServerLog
 from pagi_trio.testing.memory import ADDRESS, MemoryListener
 from pagi_trio.testing.network import Network
-from pagi_trio.testing.served import Client, Served
+from pagi_trio.testing.served import Client, Served, naming_the_extra
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -99,6 +99,8 @@ class Stage:
         settings = _settings(config)
         if settings.scheme == "https":
             raise ConfigError("nothing is encrypted in memory: use pagi_serve for tls")
+        with naming_the_extra():
+            import pagi_trio.testing.http_client  # noqa: F401, PLC0415 - before anything has started
         self._resources.enter_context(keep_time_for_threads())
         one = _Performance(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
         handle = await self._start(one, partial(serve_at, (), app, settings))
