@@ -55,3 +55,22 @@ def test_the_fixtures_are_listed_with_what_they_do(run_project):
     result.stdout.re_match_lines([r"pagi_client.*", r" +Serve applications in memory.*"], consecutive=True)
     assert result.ret == 0
     assert run_project("--help").ret == 0
+
+
+def test_a_suite_that_uses_no_fixture_imports_nothing(project, run_project):
+    project.makeconftest("""
+        import sys
+
+        def pytest_unconfigure():
+            ours = sorted(name for name in sys.modules if name.split(".")[0] in ("pagi_trio", "trio", "httpx"))
+            print("\\nimported:", *ours)
+        """)
+    project.makepyfile("def test_nothing():\n    pass")
+    # AnyIO's plugin and pytest-trio's import Trio themselves.
+    others = ("trio", "anyio", "hypothesispytest")
+    result = run_project("-s", *(argument for name in others for argument in ("-p", f"no:{name}")))
+    result.assert_outcomes(passed=1)
+    assert [line for line in result.outlines if line.startswith("imported:")] == [
+        # The root is imported with any module in it, and imports what it shows only where that is asked for.
+        "imported: pagi_trio pagi_trio.pytest_plugin"
+    ]
