@@ -60,6 +60,11 @@ async def test_a_websocket_and_its_numbers(pagi_serve):
     await server.metrics.wait_for("pagi_server_connections_active", 0)
     assert server.url in server.log
 
+async def test_events(pagi_client):
+    client = await pagi_client(app)
+    async with client.sse("/events") as events:
+        assert [event.data async for event in events] == ["one"]
+
 async def test_several(pagi_serve, pagi_client):
     servers = [await pagi_serve(app), await pagi_serve(app), await pagi_client(app)]
     assert len({server.url for server in servers}) == 3
@@ -84,7 +89,7 @@ class TestTogether:
 def test_sync():
     pass
 """
-COUNT = 9
+COUNT = 10
 
 MARKED = re.sub("^( *)async def test_", r"\1@pytest.mark.trio\n\1async def test_", SUITE, flags=re.MULTILINE)
 """The same for the strict mode of pytest-trio."""

@@ -74,7 +74,7 @@ sys.meta_path.insert(0, Blocker())
 INSTALL = "pip install 'pagi-trio[pytest]'"
 
 
-@pytest.mark.parametrize("missing", ["trio_websocket"])
+@pytest.mark.parametrize("missing", ["httpx", "trio_websocket"])
 def test_a_missing_extra_is_named_where_it_is_needed(project, run_project, missing):
     project.makeconftest(BLOCKER.format(missing=missing))
     project.makepyfile("""
