@@ -39,7 +39,13 @@ class AppErrors:
         for number, (peer, error) in enumerate(self._errors):
             if peer == client:
                 del self._errors[number]
-                raise unwrap(error)
+                raised = unwrap(error)
+                context = raised.__context__
+                try:
+                    raise raised
+                finally:
+                    # It did not come of what its client is handling now, such as the end of the connection.
+                    raised.__context__ = context
 
     def take_all(self) -> list[BaseException]:
         """Return all that nobody has heard of yet, and forget them."""

@@ -35,6 +35,7 @@ class Echo:
 
     def __init__(self):
         self.error = Boom("in the application")
+        self.context = KeyError("of its own")
         self.told = []
         self.scopes = []
 
@@ -55,7 +56,10 @@ class Echo:
             if message.get("text") == "close":
                 await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
             elif message.get("text") == "boom":
-                raise self.error
+                try:
+                    raise self.context
+                except KeyError:
+                    raise self.error  # noqa: B904 - its context is what a test is about
             else:
                 await send({**message, "type": "websocket.send"})
         self.told.append((message["code"], message["reason"]))
@@ -278,6 +282,7 @@ async def test_what_is_raised_in_a_session_is_raised_by_the_block(link, waits):
                     await ws.get_message()
                 await until(lambda: ws.closed)
         assert caught.value is app.error
+        assert app.error.__context__ is app.context
         assert link.network.wires == []
 
 
