@@ -14,6 +14,7 @@ from trio_websocket import (
     HandshakeError,
     wrap_client_stream,
 )
+from wsproto.utilities import LocalProtocolError
 
 from pagi_trio.testing.app_errors import unwrap
 from pagi_trio.testing.network import patience_s
@@ -72,6 +73,7 @@ class WebSocketClient:
         self._connection: WebSocketConnection | None = None
         self._rejection: HandshakeError | None = None
         self._opening = trio.CancelScope()
+        self._closing = trio.CancelScope()
         self._is_started = trio.Event()
         self._has_ended = trio.Event()
 
@@ -142,13 +144,16 @@ class WebSocketClient:
                 await self._is_started.wait()
         except BaseExceptionGroup as group:
             error = unwrap(group)
-            if not isinstance(error, HandshakeError):
+            if isinstance(error, HandshakeError):
+                self._rejection = error
+            # It answers a ping even when it has sent its Close frame, and fails.
+            elif not isinstance(error, LocalProtocolError):
                 raise
-            self._rejection = error
         finally:
             self._has_ended.set()
-            # trio-websocket would wait for the handshake forever.
+            # trio-websocket would wait for a handshake forever.
             self._opening.cancel()
+            self._closing.cancel()
             # And it leaves this open if the server was the first to close.
             await trio.aclose_forcefully(wire)
 
@@ -168,7 +173,7 @@ class WebSocketClient:
         assert self._connection is not None
         try:
             if wire.is_reading:
-                with trio.fail_after(patience_s()):
+                with trio.fail_after(patience_s()), self._closing:
                     await self._connection.aclose()
                     # If the server was first, it may not have got the answer yet.
                     await self._has_ended.wait()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -13,9 +16,13 @@ from trio_websocket import (
     WebSocketConnection,
 )
 
+from pagi_trio.testing.app_errors import AppErrors
+from pagi_trio.testing.network import Network
 from pagi_trio.testing.websocket_client import WebSocketClient
+from pagi_trio.wire.frames import PING, encode, encode_close
+from pagi_trio.wire.handshake import accept_key
 
-from .conftest import hello, until
+from .conftest import RawClient, hello, until
 from .linked import link, linked
 
 __all__ = ["link"]
@@ -143,6 +150,29 @@ async def test_the_close_of_the_server_is_answered_before_the_client_leaves(auto
             await until(lambda: ws.closed)
         await until(lambda: not link.server.metrics.value("pagi_server_connections_active"))
         assert link.server.metrics.value("pagi_server_connections_closed_total", reason="done") == 1
+
+
+async def test_a_ping_that_crosses_the_close_of_the_client_ends_the_connection_only():
+    async def serve(stream):
+        head = await RawClient(stream).read_until(b"\r\n\r\n")
+        key = re.search(rb"(?i)sec-websocket-key: (\S+)", head)[1]
+        await stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key) + b"\r\n\r\n"
+        )
+        # Its Close frame.
+        await stream.receive_some()
+        await stream.send_all(encode(PING, b"") + encode_close(1000))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            network = Network(partial(trio.open_tcp_stream, "127.0.0.1", port), AppErrors(is_raising=True))
+            async with WebSocketClient(network, f"http://127.0.0.1:{port}", nursery):
+                pass
+            assert network.wires == []
+            nursery.cancel_scope.cancel()
 
 
 async def test_messages_are_taken_before_the_test_asks_for_them(link):
