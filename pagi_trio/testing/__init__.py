@@ -8,8 +8,15 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from pagi_trio.testing.event_parser import Event
+from pagi_trio.testing.event_source import EventSource
+from pagi_trio.testing.event_stream import EventStreamLostError, NotAnEventStreamError
+from pagi_trio.testing.log import ServerLog
+from pagi_trio.testing.network import Network
+from pagi_trio.testing.readings import Delta, Readings
 from pagi_trio.testing.served import Client, Served
 from pagi_trio.testing.stage import OpenStreamError, Stage, open_stage
+from pagi_trio.testing.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,11 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Client",
+    "Delta",
+    "Event",
+    "EventSource",
+    "EventStreamLostError",
+    "Network",
+    "NotAnEventStreamError",
     "OpenStreamError",
+    "Readings",
     "Served",
+    "ServerLog",
     "Stage",
     "StartClient",
     "StartServer",
+    "Wire",
     "client",
     "open_stage",
     "serve",

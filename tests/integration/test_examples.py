@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -299,21 +298,6 @@ async def test_embedded_is_its_own_client_and_stops(capsys):
     assert re.fullmatch(
         r"serving on http://127\.0\.0\.1:\d+\nit says hello\nconnections so far: 1\n", capsys.readouterr().out
     )
-
-
-@pytest.mark.parametrize(("suite", "count"), [("test_with_fixture.py", 1), ("test_recipes.py", 10)])
-async def test_the_suites_of_the_examples_pass_by_themselves(suite, count, tmp_path):
-    """Takes a second, in which pytest starts: they have their own configuration, and nothing of ours."""
-    path = tmp_path / "suite"
-    if (EXAMPLES / suite).is_dir():
-        shutil.copytree(EXAMPLES / suite, path)
-    else:
-        path.mkdir()
-        shutil.copy(EXAMPLES / suite, path)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "--rootdir", path, path]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parents[1])}
-    run = await trio.run_process(command, cwd=path, env=environment, capture_stdout=True, check=False)
-    assert run.stdout.decode().splitlines()[-1].startswith(f"{count} passed in "), run.stdout.decode()
 
 
 async def test_starlette_has_its_own_metrics_on_the_page(pagi_serve):

@@ -22,7 +22,7 @@ WRITTEN_BY_HAND = [page for page in PAGES if page.parent.name != "reference"]
 
 DEPLOY = ROOT / "docs" / "deploy"
 
-EXAMPLES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "examples").glob("*.py")]
+EXAMPLES = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "examples").rglob("*.py")]
 
 
 def blocks(text, language):
