@@ -120,11 +120,6 @@ async def serve(
     Cancellation: closes connections at once and runs ``lifespan.shutdown``, shielded for its timeout.
     """
     settings = _translate(config)
-    if settings.is_supervised:
-        raise ConfigError(
-            "serve() runs one process: workers, max_requests and reload are for the command, "
-            "pagi-trio --workers N module:app"
-        )
     await serve_at(settings.bind, app, settings, shutdown_trigger, mode, task_status)
 
 
@@ -138,6 +133,11 @@ async def serve_at(  # noqa: PLR0913, PLR0917 - what `serve` takes, and started 
     task_status: trio.TaskStatus[Handle] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Do what `serve` does, at these addresses; at none, where connections come by `Listeners.admit` alone."""
+    if config.is_supervised:
+        raise ConfigError(
+            "serve() runs one process: workers, max_requests and reload are for the command, "
+            "pagi-trio --workers N module:app"
+        )
     interrupted = False
     with ExitStack() as resources:
         meter: Counting = Meter.create(config.metrics.flush_interval_s) if config.metrics.enabled else NullMeter()

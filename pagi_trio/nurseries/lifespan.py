@@ -73,6 +73,7 @@ class Lifespan:
         self._mode = service.config.lifespan
         self._state = _State.NEW
         self._message = ""
+        self._error: BaseException | None = None
         self._aborted = False
         self._answered = trio.Event()
         self._stop = trio.Event()
@@ -102,7 +103,8 @@ class Lifespan:
         self._service.meter.set(_STARTUP_SECONDS, phase.seconds)
         if self._state is _State.FAILED:
             self._service.meter.add(_FAILURES["startup"])
-            raise LifespanFailedError(f"the application failed to start: {self._message or 'it gave no reason'}")
+            reason = self._message or "it gave no reason"
+            raise LifespanFailedError(f"the application failed to start: {reason}") from self._error
 
     async def shutdown(self) -> None:
         """Shut the application down, if it has started; a failure is logged and counted.
@@ -157,6 +159,7 @@ class Lifespan:
         """Take an application's exception as what it means at this moment."""
         if self._state in (_State.NEW, _State.STARTING):
             self._message = f"{type(error).__name__}: {error}"
+            self._error = error
             if self._mode == "on" or _is_interrupt(error) or needs_asyncio(error):
                 handle_error(self._service, "lifespan", "its lifespan", error)
             else:

@@ -111,12 +111,12 @@ class Stage:
         self._resources.enter_context(one.log)
         with one.log.owned():
             try:
-                handle: Handle = await self._nursery.start(one.run, run)
+                one.handle = await self._nursery.start(one.run, run)
             except LifespanFailedError as error:
                 error.add_note("Mend its startup, or serve it without: lifespan='off'.")
                 raise
         self._performances.append(one)
-        return handle
+        return one.handle
 
     async def finish(self) -> None:
         """Close all clients, shut all servers down, and tell what went wrong.
@@ -151,12 +151,16 @@ class _Performance:
     Attributes:
         errors: What its application raises.
         log: What it logs.
+        handle: What it started with.
     """
+
+    handle: Handle
 
     def __init__(self, *, raise_app_exceptions: bool, allow_open_streams: bool) -> None:
         self.errors = AppErrors(is_raising=raise_app_exceptions)
         self.log = ServerLog()
         self._allow_open_streams = allow_open_streams
+        self._served: Served | None = None
         self._ended = trio.Event()
 
     async def run(self, run: _Run, task_status: trio.TaskStatus[Handle]) -> None:
@@ -168,15 +172,15 @@ class _Performance:
 
     def present(self, served: S) -> S:
         """Take what the test gets of the server, now that it has started."""
-        self._served: Served = served
-        served.handle.server.service.on_app_error = self.errors.add
+        self._served = served
+        self.handle.server.service.on_app_error = self.errors.add
         return served
 
     async def finish(self) -> list[BaseException]:
         """Shut it down, and return what went wrong."""
-        handle = self._served.handle
+        handle = self.handle
         was_stopped = handle.server.public.stopping.is_set()
-        left = await self._served.close_clients()
+        left = [] if self._served is None else await self._served.close_clients()
         with trio.move_on_after(SETTLE_S):
             await trio.testing.wait_all_tasks_blocked()
         left = [] if was_stopped or self._allow_open_streams else left or _in_flight(handle)
