@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from pagi_trio.testing.readings import Readings
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.websocket_client import WebSocketClient
     from pagi_trio.testing.wire import Wire
+
+_PORTS: Final = {"http": 80, "https": 443}
+"""Of a URL that names none: RFC 9110, sections 4.2.1 and 4.2.2."""
 
 
 class Served:
@@ -47,8 +51,9 @@ class Served:
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on."""
-        return int(self.url.rpartition(":")[2])
+        """The TCP port it listens on; where it listens on none, the one that its URL stands for."""
+        parts = urlsplit(self.url)
+        return parts.port or _PORTS[parts.scheme]
 
     @property
     def state(self) -> dict[str, object]:
