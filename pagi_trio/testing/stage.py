@@ -135,6 +135,8 @@ class Stage:
 
     def abandon(self) -> None:
         """Stop at once, since the test has failed already."""
+        for one in self._performances:
+            one.cut_clients()
         self._resources.close()
         self._nursery.cancel_scope.cancel()
 
@@ -175,6 +177,11 @@ class _Performance:
         self._served = served
         self.handle.server.service.on_app_error = self.errors.add
         return served
+
+    def cut_clients(self) -> None:
+        """Close what its clients have open, without a farewell."""
+        if self._served is not None:
+            self._served.network.cut()
 
     async def finish(self) -> list[BaseException]:
         """Shut it down, and return what went wrong."""
