@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         PagiError,
     )
     from pagi_trio.metrics.endpoint import MetricsApp
-    from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.server_metrics import ServerMetrics
     from pagi_trio.server import Handle, serve
     from pagi_trio.urlmap import URLMap
 
@@ -30,9 +30,9 @@ __all__ = [
     "ConfigError",
     "Handle",
     "LifespanFailedError",
-    "Metrics",
     "MetricsApp",
     "PagiError",
+    "ServerMetrics",
     "URLMap",
     "serve",
 ]
@@ -40,8 +40,8 @@ __all__ = [
 _HOMES: Final = {
     "Config": "config",
     "Handle": "server",
-    "Metrics": "metrics.facade",
     "MetricsApp": "metrics.endpoint",
+    "ServerMetrics": "metrics.server_metrics",
     "URLMap": "urlmap",
     "serve": "server",
 }

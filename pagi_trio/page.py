@@ -18,7 +18,7 @@ from pagi_trio.urlmap import URLMap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.server_metrics import ServerMetrics
 
 GRACE_S: Final = 0.5
 """How long a scrape in flight has to finish once everything else is down."""
@@ -50,7 +50,7 @@ class Page:
         self,
         bind: str,
         backlog: int,
-        metrics: Metrics | None,
+        metrics: ServerMetrics | None,
         obstacle: Callable[[], str],
         interrupt: Callable[[], None],
     ) -> None:

@@ -24,8 +24,8 @@ from pagi_trio.config import Config
 from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.facade import Metrics, current_metrics
 from pagi_trio.metrics.meter import Meter, NullMeter
+from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.lifespan import Lifespan
 from pagi_trio.nurseries.listeners import Listeners
@@ -63,7 +63,7 @@ class Handle(tuple[str, ...]):  # noqa: SLOT001 - one per server, and it has att
         server: The server itself, whose parts are no public interface.
     """
 
-    metrics: Metrics | None
+    metrics: ServerMetrics | None
     metrics_urls: tuple[str, ...]
     state: dict[str, object]
     server: Server
@@ -241,7 +241,7 @@ class Server:
         self._number = number
         self.meter = meter
         self.listeners = listeners
-        self.metrics = Metrics(meter, local) if isinstance(meter, Meter) else None
+        self.metrics = ServerMetrics(meter, local) if isinstance(meter, Meter) else None
         resources.callback(current_metrics.reset, current_metrics.set(self.metrics))
         tls = create_ssl_context(config.tls)
         access = None

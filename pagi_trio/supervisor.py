@@ -24,8 +24,8 @@ import trio
 
 from pagi_trio.errors import PagiError
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter, introduce
+from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.metrics.store import Store
 from pagi_trio.nurseries.reload import watch
 from pagi_trio.nurseries.service import log
@@ -106,7 +106,7 @@ class _Supervisor:
         resources.callback(close_all, self._listeners)
         self._page: Page | None = None
         if config.metrics.bind is not None:
-            metrics = Metrics(Meter(store, None, is_owner=True))
+            metrics = ServerMetrics(Meter(store, None, is_owner=True))
             self._page = Page(config.metrics.bind, config.backlog, metrics, self._obstacle, self.stop)
             resources.callback(self._page.close)
         blueprint = Blueprint(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from pagi_trio.metrics import catalog, negotiation
-from pagi_trio.metrics.facade import Metrics
+from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.mount import refusal_of, send_line, send_whole
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _log = logging.getLogger("pagi_trio")
 class Render(Protocol):
     """Writes the page, piece by piece."""
 
-    def __call__(self, metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
+    def __call__(self, metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
         """Write the page from what the metrics say now."""
         ...
 
@@ -75,7 +75,7 @@ class MetricsApp:
             await send_line(scope, send, *refusal)
         else:
             metrics = scope.get("extensions", {}).get("pagi.metrics", _OTHER_SERVER)
-            if not isinstance(metrics, Metrics):
+            if not isinstance(metrics, ServerMetrics):
                 await self._decline(scope, send, _OTHER_SERVER if metrics is _OTHER_SERVER else _SWITCHED_OFF)
             elif self._render is None:
                 await self._decline(scope, send, _NOT_INSTALLED)
@@ -89,7 +89,7 @@ class MetricsApp:
             _log.warning("no metrics page: %s", cause)
         await send_line(scope, send, 503, cause)
 
-    async def _send_page(self, scope: HTTPScope, send: Send, metrics: Metrics, render: Render) -> None:
+    async def _send_page(self, scope: HTTPScope, send: Send, metrics: ServerMetrics, render: Render) -> None:
         openmetrics = negotiation.prefers_openmetrics(_field(scope, b"accept"))
         gzip = negotiation.prefers_gzip(_field(scope, b"accept-encoding"))
         if scope["method"] == "GET":

@@ -10,7 +10,7 @@ from pagi_trio.testing.steps import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.server_metrics import ServerMetrics
     from pagi_trio.metrics.snapshot import Snapshot
 
     Wanted: TypeAlias = float | Callable[[float], object]
@@ -28,7 +28,7 @@ class Readings:
 
     __slots__ = ("_metrics",)
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
 
     def value(self, name: str, /, **labels: str | int) -> float:
@@ -115,7 +115,7 @@ class Delta:
 
     __slots__ = ("_after", "_before", "_metrics")
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
         self._before = metrics.snapshot()
         self._after: Snapshot | None = None

@@ -21,9 +21,9 @@ from pathlib import Path
 import trio
 
 from pagi_trio.metrics.exporters.prometheus import render
-from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter, introduce
 from pagi_trio.metrics.region import Family, Region
+from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.metrics.store import Store
 
 from .servers import HERE, ROOT, cpu_ns_of, free_port
@@ -151,7 +151,7 @@ def scrape_costs() -> dict[str, float]:
     """Return the CPU seconds of a page over many workers: at first, after recycles, and with many open files."""
     store = Store(2 * SCRAPED, shared=True)
     introduce(store)
-    metrics = Metrics(Meter(store, None, is_owner=True))
+    metrics = ServerMetrics(Meter(store, None, is_owner=True))
     for slot in range(1, SCRAPED + 1):
         _occupy(store, slot, slot)
     costs = {"at first": _page_cost(metrics)}
@@ -182,7 +182,7 @@ def _occupy(store: Store, slot: int, instance: int) -> None:
         region.values[cell] = 3.0
 
 
-def _page_cost(metrics: Metrics, times: int = 50) -> float:
+def _page_cost(metrics: ServerMetrics, times: int = 50) -> float:
     costs = []
     for _ in range(times):
         began = time.process_time()

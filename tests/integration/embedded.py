@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pagi_trio.asgi import App
-    from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.server_metrics import ServerMetrics
 
 
 class ServedApp:
@@ -41,7 +41,7 @@ class ServedApp:
         return int(self.url.rpartition(":")[2])
 
     @property
-    def metrics(self) -> Metrics:
+    def metrics(self) -> ServerMetrics:
         """Its numbers; reading them folds first, so that no test ever waits for them.
 
         Raises:

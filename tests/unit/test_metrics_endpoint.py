@@ -11,8 +11,8 @@ import trio.testing
 
 from pagi_trio.metrics import endpoint
 from pagi_trio.metrics.endpoint import TURN_BYTES, MetricsApp
-from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter
+from pagi_trio.metrics.server_metrics import ServerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,8 +72,8 @@ async def call(app: MetricsApp, scope: dict[str, object]) -> list[dict[str, obje
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(Meter.create())
+def metrics() -> ServerMetrics:
+    return ServerMetrics(Meter.create())
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def no_prometheus_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/"])
-async def test_get_answers_with_the_page(metrics: Metrics, path: str) -> None:
+async def test_get_answers_with_the_page(metrics: ServerMetrics, path: str) -> None:
     pytest.importorskip("prometheus_client")
     answer = await ask(MetricsApp(), metrics, path=path)
     assert answer.status == 200
@@ -96,12 +96,12 @@ async def test_get_answers_with_the_page(metrics: Metrics, path: str) -> None:
     assert metrics.value("pagi_metrics_scrapes_total") == 1
 
 
-async def test_an_app_of_its_own_answers_at_the_root(metrics: Metrics) -> None:
+async def test_an_app_of_its_own_answers_at_the_root(metrics: ServerMetrics) -> None:
     pytest.importorskip("prometheus_client")
     assert (await ask(MetricsApp(), metrics, path="/", root_path="")).status == 200
 
 
-async def test_head_has_the_headers_of_get_and_no_body_rfc9110_9_3_2(metrics: Metrics) -> None:
+async def test_head_has_the_headers_of_get_and_no_body_rfc9110_9_3_2(metrics: ServerMetrics) -> None:
     pytest.importorskip("prometheus_client")
     app = MetricsApp()
     get = await ask(app, metrics)
@@ -113,7 +113,7 @@ async def test_head_has_the_headers_of_get_and_no_body_rfc9110_9_3_2(metrics: Me
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
-async def test_other_methods_are_not_allowed_rfc9110_15_5_6(metrics: Metrics, method: str) -> None:
+async def test_other_methods_are_not_allowed_rfc9110_15_5_6(metrics: ServerMetrics, method: str) -> None:
     answer = await ask(MetricsApp(), metrics, method=method)
     assert answer.status == 405
     assert answer.headers[b"allow"] == b"GET, HEAD"
@@ -125,12 +125,12 @@ async def test_other_methods_are_not_allowed_rfc9110_15_5_6(metrics: Metrics, me
     ("path", "root_path"),
     [("/metrics/x", "/metrics"), ("/metrics//", "/metrics"), ("/metricsfoo", "/metrics"), ("/x", "")],
 )
-async def test_paths_below_are_not_found(metrics: Metrics, path: str, root_path: str) -> None:
+async def test_paths_below_are_not_found(metrics: ServerMetrics, path: str, root_path: str) -> None:
     answer = await ask(MetricsApp(), metrics, path=path, root_path=root_path)
     assert (answer.status, answer.body) == (404, b"not found\n")
 
 
-async def test_openmetrics_and_gzip_where_asked_for(metrics: Metrics) -> None:
+async def test_openmetrics_and_gzip_where_asked_for(metrics: ServerMetrics) -> None:
     pytest.importorskip("prometheus_client")
     headers = [
         (b"accept", b"image/png"),
@@ -145,20 +145,20 @@ async def test_openmetrics_and_gzip_where_asked_for(metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("accept", [b"", b";q=", b"*/*;q=0", b"\xff\x00", b"text/plain;version=9", b'"'])
-async def test_no_accept_value_makes_it_fail(metrics: Metrics, accept: bytes) -> None:
+async def test_no_accept_value_makes_it_fail(metrics: ServerMetrics, accept: bytes) -> None:
     pytest.importorskip("prometheus_client")
     answer = await ask(MetricsApp(), metrics, headers=[(b"accept", accept), (b"accept-encoding", accept)])
     assert (answer.status, answer.headers[b"content-type"]) == (200, TEXT)
     assert b"content-encoding" not in answer.headers
 
 
-async def test_a_long_page_lets_others_run_and_is_whole(metrics: Metrics) -> None:
+async def test_a_long_page_lets_others_run_and_is_whole(metrics: ServerMetrics) -> None:
     pytest.importorskip("prometheus_client")
     app = MetricsApp()
     pieces = [b"# %d\n" % number + b"x" * 1000 + b"\n" for number in range(50)]
     turns = 0
 
-    def render(metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
+    def render(metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
         yield from pieces
 
     app._render = render
@@ -203,7 +203,7 @@ async def test_metrics_that_are_off_are_told_and_logged_once(caplog: pytest.LogC
 
 @pytest.mark.usefixtures("no_prometheus_client")
 async def test_without_prometheus_client_it_says_what_to_install(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    metrics: ServerMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = MetricsApp()
     with caplog.at_level(logging.WARNING, logger="pagi_trio"):
@@ -215,7 +215,7 @@ async def test_without_prometheus_client_it_says_what_to_install(
 
 
 async def test_a_failing_collector_is_a_500_counted_and_logged_once(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    metrics: ServerMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     prometheus_client = pytest.importorskip("prometheus_client")
 
@@ -253,12 +253,12 @@ async def test_the_lifespan_is_declined() -> None:
 
 
 async def test_pages_are_written_one_after_another_so_that_many_scrapes_starve_nobody(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    metrics: ServerMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = 0
     pieces: list[int] = []
 
-    def render(_metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
+    def render(_metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
         nonlocal begun
         begun += 1
         number = begun

@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.facade import Metrics, current_metrics
 from pagi_trio.metrics.meter import Meter, NullMeter
+from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
 
 ACTIVE = catalog.index("pagi_server_connections_active")
 
@@ -36,7 +36,7 @@ def test_a_meter_leaves_the_workers_to_the_server() -> None:
 
 def test_rare_counts_are_there_at_once() -> None:
     meter = Meter.create()
-    metrics = Metrics(meter)
+    metrics = ServerMetrics(meter)
     meter.add(ACTIVE)
     meter.add(ACTIVE, 2.0)
     meter.add(ACTIVE, -1.0)
@@ -47,7 +47,7 @@ def test_rare_counts_are_there_at_once() -> None:
 
 def test_reading_folds_first() -> None:
     meter = Meter.create()
-    metrics = Metrics(meter)
+    metrics = ServerMetrics(meter)
     states = iter([1.0, 2.0])
     meter.sample(lambda: meter.set(ACTIVE, next(states)))
     meter.websocket.sent.append(5)
@@ -68,14 +68,14 @@ def test_two_meters_do_not_see_each_other() -> None:
     one.add(ACTIVE)
     one.websocket.received.append(1)
     one.websocket.mark()
-    assert Metrics(one).value("pagi_websocket_messages_received_total") == 1
-    assert Metrics(other).value("pagi_websocket_messages_received_total") == 0
-    assert Metrics(other).value("pagi_server_connections_active") == 0
+    assert ServerMetrics(one).value("pagi_websocket_messages_received_total") == 1
+    assert ServerMetrics(other).value("pagi_websocket_messages_received_total") == 0
+    assert ServerMetrics(other).value("pagi_server_connections_active") == 0
 
 
-def test_the_facade_names_what_it_misses() -> None:
+def test_the_numbers_name_what_they_miss() -> None:
     with pytest.raises(KeyError, match="takes part; got none"):
-        Metrics(Meter.create()).value("pagi_metrics_errors_total")
+        ServerMetrics(Meter.create()).value("pagi_metrics_errors_total")
 
 
 def test_outside_a_server_there_are_no_current_metrics() -> None:

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from pagi_trio.metrics.catalog import CATALOG, SERIES
 from pagi_trio.metrics.exporters.prometheus import Collector, render
-from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter
+from pagi_trio.metrics.server_metrics import ServerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(Meter.create())
+def metrics() -> ServerMetrics:
+    return ServerMetrics(Meter.create())
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def key_of(series: Series) -> tuple[str, frozenset[tuple[str, str]]]:
     return series.metric.name, frozenset(labels)
 
 
-def page(metrics: Metrics, *, openmetrics: bool = False) -> str:
+def page(metrics: ServerMetrics, *, openmetrics: bool = False) -> str:
     return b"".join(render(metrics, openmetrics=openmetrics)).decode()
 
 
-def test_every_series_is_on_the_text_page_with_its_type_and_help(metrics: Metrics) -> None:
+def test_every_series_is_on_the_text_page_with_its_type_and_help(metrics: ServerMetrics) -> None:
     samples = {
         (sample.name, frozenset(sample.labels.items())): (family.type, family.documentation)
         for family in parse_text(page(metrics))
@@ -81,7 +81,7 @@ def test_every_series_is_on_the_text_page_with_its_type_and_help(metrics: Metric
         assert documentation == series.metric.help
 
 
-def test_every_series_is_on_the_openmetrics_page(metrics: Metrics) -> None:
+def test_every_series_is_on_the_openmetrics_page(metrics: ServerMetrics) -> None:
     text = page(metrics, openmetrics=True)
     names = {
         (sample.name, frozenset(sample.labels.items()))
@@ -93,18 +93,18 @@ def test_every_series_is_on_the_openmetrics_page(metrics: Metrics) -> None:
     assert text.count("# EOF") == 1
 
 
-def test_numbers_are_up_to_date(metrics: Metrics) -> None:
+def test_numbers_are_up_to_date(metrics: ServerMetrics) -> None:
     metrics.meter.websocket.sent.extend([1] * 12)
     metrics.meter.websocket.mark()
     assert "\npagi_websocket_messages_sent_total 12.0\n" in page(metrics)
 
 
-def test_names_of_ours_have_no_unit_line(metrics: Metrics) -> None:
+def test_names_of_ours_have_no_unit_line(metrics: ServerMetrics) -> None:
     assert "# UNIT pagi_" not in page(metrics, openmetrics=True)
 
 
 @pytest.mark.usefixtures("app_metrics")
-def test_created_is_in_openmetrics_alone_for_the_apps_own_too(metrics: Metrics) -> None:
+def test_created_is_in_openmetrics_alone_for_the_apps_own_too(metrics: ServerMetrics) -> None:
     text = page(metrics)
     assert "app_jobs_total{" in text
     assert "app_job_seconds_bucket{" in text
@@ -116,7 +116,7 @@ def test_created_is_in_openmetrics_alone_for_the_apps_own_too(metrics: Metrics) 
     assert "pagi_server_connections_created " in openmetrics
 
 
-def test_our_counters_were_created_when_the_server_started(metrics: Metrics) -> None:
+def test_our_counters_were_created_when_the_server_started(metrics: ServerMetrics) -> None:
     start = metrics.value("pagi_server_start_time_seconds")
     families = {family.name: family for family in parse_openmetrics(page(metrics, openmetrics=True))}
     created = [s for s in families["pagi_sse_events_sent"].samples if s.name.endswith("_created")]
@@ -124,7 +124,7 @@ def test_our_counters_were_created_when_the_server_started(metrics: Metrics) -> 
 
 
 @pytest.mark.usefixtures("app_metrics")
-def test_the_process_and_the_app_are_on_the_page(metrics: Metrics) -> None:
+def test_the_process_and_the_app_are_on_the_page(metrics: ServerMetrics) -> None:
     for openmetrics in (False, True):
         text = page(metrics, openmetrics=openmetrics)
         assert "\nprocess_cpu_seconds_total " in text
@@ -134,7 +134,7 @@ def test_the_process_and_the_app_are_on_the_page(metrics: Metrics) -> None:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_a_family_is_on_the_page_once_though_the_app_registered_ours(
-    metrics: Metrics, register: Register, *, openmetrics: bool
+    metrics: ServerMetrics, register: Register, *, openmetrics: bool
 ) -> None:
     register(Collector(metrics))
     text = page(metrics, openmetrics=openmetrics)
@@ -144,7 +144,7 @@ def test_a_family_is_on_the_page_once_though_the_app_registered_ours(
 
 
 def test_a_family_of_the_apps_that_repeats_a_sample_name_of_ours_is_left_out(
-    metrics: Metrics, register: Register
+    metrics: ServerMetrics, register: Register
 ) -> None:
     class Rival:
         def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -155,12 +155,12 @@ def test_a_family_of_the_apps_that_repeats_a_sample_name_of_ours_is_left_out(
     assert "\npagi_sse_events_sent_total 0.0\n" in page(metrics)
 
 
-def test_rendering_registers_nothing(metrics: Metrics) -> None:
+def test_rendering_registers_nothing(metrics: ServerMetrics) -> None:
     page(metrics)
     assert not any(family.name.startswith("pagi_") for family in REGISTRY.collect())
 
 
-def test_the_collector_serves_a_registry_of_the_apps_own(metrics: Metrics) -> None:
+def test_the_collector_serves_a_registry_of_the_apps_own(metrics: ServerMetrics) -> None:
     registry = CollectorRegistry(auto_describe=True)
     registry.register(Collector(metrics))
     text = generate_latest(registry).decode()
@@ -170,7 +170,7 @@ def test_the_collector_serves_a_registry_of_the_apps_own(metrics: Metrics) -> No
 
 @pytest.mark.outside
 @pytest.mark.usefixtures("app_metrics")
-def test_promtool_has_no_remark(metrics: Metrics, register: Register) -> None:
+def test_promtool_has_no_remark(metrics: ServerMetrics, register: Register) -> None:
     # The summary's and the odd gauge's names are this module's, and fine with promtool too.
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=page(metrics).encode(), capture_output=True, check=False

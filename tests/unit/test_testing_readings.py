@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.facade import Metrics
 from pagi_trio.metrics.meter import Meter
+from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.testing.readings import Readings
 
 ACCEPTED = "pagi_server_connections_total"
@@ -23,7 +23,7 @@ def meter():
 
 @pytest.fixture
 def readings(meter):
-    return Readings(Metrics(meter))
+    return Readings(ServerMetrics(meter))
 
 
 def accept(meter, count=1):

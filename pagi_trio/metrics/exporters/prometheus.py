@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from pagi_trio.metrics.catalog import Kind
-    from pagi_trio.metrics.facade import Metrics
+    from pagi_trio.metrics.server_metrics import ServerMetrics
     from pagi_trio.metrics.snapshot import Snapshot
 
 
@@ -44,7 +44,7 @@ class Collector:
             process costs; both have to stay away from a registry that has them already, as the default one does.
     """
 
-    def __init__(self, metrics: Metrics, *, created: bool = False, application: bool = True) -> None:
+    def __init__(self, metrics: ServerMetrics, *, created: bool = False, application: bool = True) -> None:
         self._metrics = metrics
         self._created = created
         self._application = application
@@ -109,7 +109,7 @@ class _One:
         return [self._family]
 
 
-def render(metrics: Metrics, *, openmetrics: bool) -> Iterator[bytes]:
+def render(metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
     """Write the page, family by family, so that the caller can let others run in between.
 
     The server's own families come first, then the application's: those that workers share, and what else is in
@@ -143,7 +143,7 @@ def _write_openmetrics(family: Family) -> bytes:
     return page.removesuffix(b"# EOF\n")
 
 
-def _local(metrics: Metrics, snapshot: Snapshot) -> Iterable[Family]:
+def _local(metrics: ServerMetrics, snapshot: Snapshot) -> Iterable[Family]:
     """Collect what only this process can tell."""
     if metrics.local is not None:
         return cast("Iterable[Family]", metrics.local())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.snapshot import Snapshot
 
 
-class Metrics:
+class ServerMetrics:
     """The numbers of the server that called this application.
 
     It is ``scope["extensions"]["pagi.metrics"]``, and the value of `current_metrics`. Used from the Trio
@@ -56,5 +56,5 @@ class Metrics:
         return self.meter.snapshot()
 
 
-current_metrics: ContextVar[Metrics | None] = ContextVar("current_metrics", default=None)
+current_metrics: ContextVar[ServerMetrics | None] = ContextVar("current_metrics", default=None)
 """The metrics of the server that runs this task; None outside a server, or where metrics are off."""
