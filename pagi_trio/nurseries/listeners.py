@@ -122,7 +122,8 @@ class Listeners:
         """
         service = self._service
         service.context = copy_context()
-        service.poller = make_poller()
+        # Without a socket there is nothing to poll.
+        service.poller = make_poller() if self._listeners else None
         service.meter.set(_LIMIT, float(self._connections_max))
         async with trio.open_nursery() as watchers:
             if service.poller is not None:

@@ -13,6 +13,7 @@ import trio.testing
 from pagi_trio.config import Config
 from pagi_trio.errors import ConfigError, LifespanFailedError, PagiError
 from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.service import SSE
 from pagi_trio.server import Handle, serve, serve_at
 from pagi_trio.testing.app_errors import AppErrors, unwrap
 from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads
@@ -188,12 +189,13 @@ class _Performance:
         handle = self.handle
         was_stopped = handle.server.public.stopping.is_set()
         left = [] if self._served is None else await self._served.close_clients()
-        with trio.move_on_after(SETTLE_S):
-            await trio.testing.wait_all_tasks_blocked()
+        await _settle()
         left = [] if was_stopped or self._allow_open_streams else left or _in_flight(handle)
         handle.shutdown()
         if left:
             handle.server.public.abort()
+        else:
+            await _end_streams(handle)
         await self._ended.wait()
         errors = self.errors.take_all()
         if left and not errors:
@@ -222,6 +224,28 @@ def _in_flight(handle: Handle) -> list[str]:
         if exchange is not None and not exchange.complete and not exchange.client_left:
             left.append(str(exchange).rpartition(", ")[0])
     return left
+
+
+async def _settle() -> None:
+    """Wait until nobody has anything more to do at once: what clients have just done is known to the server then."""
+    with trio.move_on_after(SETTLE_S):
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def _end_streams(handle: Handle) -> None:
+    """End event streams whose client has left at once, as soon as their application has had the chance to do it.
+
+    In production that takes half a second, since nobody waits for it.
+    """
+    service = handle.server.service
+    connections = [one for one in service.connections if isinstance(one, Connection) and one.state == SSE]
+    if connections:
+        for one in connections:
+            one.tick(service.now)
+        await _settle()
+        for one in connections:
+            if one.current is not None and one.current.client_left:
+                one.cancel_scope.cancel()
 
 
 async def _open_socket(url: str) -> trio.SocketStream:

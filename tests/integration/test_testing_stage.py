@@ -7,6 +7,7 @@ import trio
 
 from pagi_trio import ConfigError, LifespanFailedError, testing
 from pagi_trio.errors import AppProtocolError
+from pagi_trio.nurseries.sse import CANCEL_AFTER_S
 from pagi_trio.testing import OpenStreamError
 from tests.integration.conftest import hello, respond
 
@@ -322,3 +323,45 @@ async def test_the_end_waits_for_what_the_application_still_does(serving):
     async with serving(app, lifespan="off") as server:
         assert (await server.http.get("/")).text == "now"
     assert done == ["later"]
+
+
+async def test_an_event_stream_that_was_left_takes_no_time_to_end(serving):
+    ended_at = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended_at.append(ticks)
+
+    ticks = 0
+
+    async def count():
+        nonlocal ticks
+        while True:
+            await trio.sleep(CANCEL_AFTER_S / 2)
+            ticks += 1
+
+    async with trio.open_nursery() as nursery:
+        async with serving(app, lifespan="off") as server:
+            async with server.sse() as events:
+                assert (await anext(events)).data == "1"
+            nursery.start_soon(count)
+        nursery.cancel_scope.cancel()
+    assert ended_at == [0]
+
+
+async def test_an_application_may_act_on_its_disconnect_before_the_end(serving):
+    heard = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await receive()
+        heard.append((await receive())["type"])
+
+    async with serving(app, lifespan="off") as server, server.sse() as events:
+        assert (await anext(events)).data == "1"
+    assert heard == ["http.disconnect"]
