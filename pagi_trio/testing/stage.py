@@ -23,7 +23,7 @@ from pagi_trio.testing.network import Network
 from pagi_trio.testing.served import Client, Served, naming_the_extra
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from pagi_trio.asgi import App
 
@@ -34,6 +34,9 @@ GRACEFUL_S: Final = 5.0
 
 SETTLE_S: Final = 1.0
 """How long the end of a test waits at most for the server to see which clients have left."""
+
+ABANDONED_S: Final = 0.5
+"""How long it waits for an application whose client has left before it got all."""
 
 # Where to reach what listens everywhere.
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
@@ -195,7 +198,7 @@ class _Performance:
         if left:
             handle.server.public.abort()
         else:
-            await _end_streams(handle)
+            await self._end_abandoned()
         await self._ended.wait()
         errors = self.errors.take_all()
         if left and not errors:
@@ -206,6 +209,24 @@ class _Performance:
                 )
             )
         return errors
+
+    async def _end_abandoned(self) -> None:
+        """End what is still being answered to clients that have left.
+
+        In production the application of an event stream has half a second to act on that, and any other as long as it
+        likes; but nobody waits there.
+        """
+        service = self.handle.server.service
+        connections = [one for one in service.connections if isinstance(one, Connection)]
+        streams = [one for one in connections if one.state == SSE]
+        if streams:
+            for one in streams:
+                one.tick(service.now)
+            await _settle()
+            _cancel_abandoned(streams)
+        with trio.move_on_after(ABANDONED_S):
+            await self._ended.wait()
+        _cancel_abandoned(connections)
 
 
 _DEFAULTS: Final = Config().replace(timeouts={"graceful_s": GRACEFUL_S})
@@ -226,26 +247,17 @@ def _in_flight(handle: Handle) -> list[str]:
     return left
 
 
+def _cancel_abandoned(connections: Iterable[Connection]) -> None:
+    for one in connections:
+        exchange = one.current
+        if exchange is not None and not exchange.complete and (exchange.client_left or one.transport.hangup):
+            one.cancel_scope.cancel()
+
+
 async def _settle() -> None:
     """Wait until nobody has anything more to do at once: what clients have just done is known to the server then."""
     with trio.move_on_after(SETTLE_S):
         await trio.testing.wait_all_tasks_blocked()
-
-
-async def _end_streams(handle: Handle) -> None:
-    """End event streams whose client has left at once, as soon as their application has had the chance to do it.
-
-    In production that takes half a second, since nobody waits for it.
-    """
-    service = handle.server.service
-    connections = [one for one in service.connections if isinstance(one, Connection) and one.state == SSE]
-    if connections:
-        for one in connections:
-            one.tick(service.now)
-        await _settle()
-        for one in connections:
-            if one.current is not None and one.current.client_left:
-                one.cancel_scope.cancel()
 
 
 async def _open_socket(url: str) -> trio.SocketStream:
