@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import h11
 import trio
 
 from pagi_trio.errors import PagiError
 from pagi_trio.testing.event_parser import EventParser
-from pagi_trio.testing.tls import encrypt, make_context
+from pagi_trio.testing.http1 import HTTP1
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pagi_trio.testing.event_parser import Event
     from pagi_trio.testing.wire import Wire
-
-READ_BYTES: Final = 65536
 
 
 class NotAnEventStreamError(PagiError):
@@ -55,8 +53,7 @@ class EventStream:
     def __init__(self, wire: Wire, *, over_tls: bool, last_event_id: str) -> None:
         self.wire = wire
         self.parser = EventParser(last_event_id)
-        self._stream: trio.abc.Stream = encrypt(wire, make_context()) if over_tls else wire
-        self._http = h11.Connection(h11.CLIENT)
+        self._http = HTTP1(wire, over_tls=over_tls)
 
     async def request(self, parts: Iterable[h11.Event]) -> h11.Response:
         """Send the request, and wait for the head of the response.
@@ -65,8 +62,8 @@ class EventStream:
             EventStreamLostError: If the connection ends before.
         """
         with _loss_told():
-            await self._stream.send_all(b"".join([self._http.send(part) or b"" for part in parts]))
-            while not isinstance(event := await self._next_event(), h11.Response):
+            await self._http.send(*parts)
+            while not isinstance(event := await self._http.next_event(), h11.Response):
                 pass
             return event
 
@@ -82,15 +79,8 @@ class EventStream:
         Cancellation: nothing is lost.
         """
         with _loss_told():
-            event = await self._next_event()
+            event = await self._http.next_event()
         return self.parser.feed(bytes(event.data)) if isinstance(event, h11.Data) else None
-
-    async def _next_event(self) -> h11.Event:
-        while True:
-            event = self._http.next_event()
-            if isinstance(event, h11.Event):
-                return event
-            self._http.receive_data(bytes(await self._stream.receive_some(READ_BYTES)))
 
 
 def check_is_stream(response: h11.Response) -> None:

@@ -351,6 +351,23 @@ async def test_a_response_that_is_closed_early_ends_its_connection_without_a_war
             pass
 
 
+@pytest.mark.parametrize("iterate", ["aiter_raw", "aiter_bytes", "aiter_text", "aiter_lines"])
+async def test_a_body_may_be_left_in_the_middle_without_a_warning(link, iterate):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await send({"type": "http.response.body", "body": b"one\ntwo\n", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with link(app) as link, client_of(link) as client:
+        async with client.stream("GET", "/") as response:
+            async for part in getattr(response, iterate)():
+                assert part
+                break
+        gc.collect()
+
+
 async def test_a_response_that_has_come_but_was_not_read_leaves_no_connection_behind(link):
     async with link(hello) as link, client_of(link) as client:
         async with client.stream("GET", "/"):
