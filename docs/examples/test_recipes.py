@@ -87,7 +87,7 @@ async def test_a_slow_line(pagi_client, autojump_clock):
 @pytest.mark.trio
 async def test_bytes_that_no_client_would_send(pagi_client):
     client = await pagi_client(app)
-    async with await client.connect() as wire:
+    async with client.connect() as wire:
         await wire.send_all(b"NONSENSE\r\n\r\n")
         assert (await wire.receive_some()).startswith(b"HTTP/1.1 400 ")
 
@@ -95,7 +95,7 @@ async def test_bytes_that_no_client_would_send(pagi_client):
 @pytest.mark.trio
 async def test_a_number_that_comes_later(pagi_client):
     client = await pagi_client(app)
-    async with await client.connect():
+    async with client.connect():
         await client.metrics.wait_for("pagi_server_connections_active", 1)
     await client.metrics.wait_for("pagi_server_connections_active", 0)
 

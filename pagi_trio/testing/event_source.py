@@ -168,6 +168,7 @@ class EventSource:
         entry = self._network.streams.add(f"sse {self._path.partition('?')[0]}")
         stream.wire.call_at_end(entry.close)
         self._stream = stream
+        self._network.note_client(self, stream.wire)
 
     async def _read(self, stream: EventStream) -> None:
         """Wait for more of the stream, or its end."""

@@ -52,12 +52,14 @@ class _Transport(httpx.AsyncBaseTransport):
             await trio.aclose_forcefully(http.wire)
             raise
         entry = self._network.streams.add(f"{request.method} {request.url.path}")
-        return Response(
+        response = Response(
             head.status_code,
             headers=head.headers.raw_items(),
             stream=_Body(self, http, limits, entry),
             extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)},
         )
+        self._network.note_client(response, http.wire)
+        return response
 
     async def _connect(self, url: httpx.URL, limits: _Limits) -> HTTP1:
         """Take a connection that is open, or open one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import trio
 import trio.testing
@@ -13,7 +14,8 @@ from pagi_trio.testing.open_streams import OpenStreams
 from pagi_trio.testing.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from types import TracebackType
 
     from pagi_trio.asgi import Address
     from pagi_trio.testing.wire import Pipe
@@ -29,6 +31,25 @@ class Errors(Protocol):
     def check(self, client: Address | None) -> None:
         """Raise, and forget, the first error that was raised on the connection of a client's address."""
         ...
+
+
+class Connecting:
+    """A connection to be opened: await it, and close what it gives, or use it as ``async with``."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def __await__(self) -> Generator[object, object, Wire]:
+        return self._network.connect().__await__()
+
+    async def __aenter__(self) -> Wire:
+        self._wire = await self._network.connect()
+        return self._wire
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._wire.aclose()
 
 
 class Network:
@@ -52,6 +73,25 @@ class Network:
         self._refusals = 0
         self._is_reading = True
         self._delay_s = 0.0
+        self._wires_of: WeakKeyDictionary[object, Wire] = WeakKeyDictionary()
+
+    def wire_of(self, client: object) -> Wire:
+        """Return the connection of a WebSocket, an event stream or a streamed response, to cut it for one.
+
+        Args:
+            client: What ``websocket()``, ``sse()`` or ``http.stream()`` has given.
+
+        Raises:
+            LookupError: If it is none of these, or not open.
+        """
+        wire = self._wires_of.get(client)
+        if wire is None or wire not in self.wires:
+            raise LookupError(f"{client!r} has no open connection here")
+        return wire
+
+    def note_client(self, client: object, wire: Wire) -> None:
+        """Learn who uses a connection (`wire_of`)."""
+        self._wires_of[client] = wire
 
     async def connect(self) -> Wire:
         """Open a connection; the caller closes it.

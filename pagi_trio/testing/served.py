@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from pagi_trio.testing.network import Connecting
 from pagi_trio.testing.readings import Readings
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pagi_trio.testing.network import Network
     from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.websocket_client import WebSocketClient
-    from pagi_trio.testing.wire import Wire
 
 _PORTS: Final = {"http": 80, "https": 443}
 """Of a URL that names none: RFC 9110, sections 4.2.1 and 4.2.2."""
@@ -137,9 +137,12 @@ class Served:
             last_event_id=last_event_id,
         )
 
-    async def connect(self) -> Wire:
-        """Open a connection, for what no client would say; the test closes it, best by ``async with``."""
-        return await self.network.connect()
+    def connect(self) -> Connecting:
+        """Open a connection, for what no client would say.
+
+        ``async with server.connect() as wire``, or ``wire = await server.connect()`` and a close.
+        """
+        return Connecting(self.network)
 
     async def close_clients(self) -> list[str]:
         """Close what its clients have open.

@@ -94,6 +94,14 @@ class WebSocketClient:
             if exc is None or isinstance(exc, (ConnectionClosed, HandshakeError)):
                 self._network.errors.check(self._wire.client)
 
+    if not TYPE_CHECKING:
+        # To a type checker it has none of what it gives, and says so sooner.
+        def __getattr__(self, name):
+            raise AttributeError(
+                f"a WebSocket has no {name!r} before it is open: async with server.websocket(...) as ws, "
+                "or ws = await server.websocket(...)"
+            )
+
     async def _open(self) -> WebSocketConnection:
         """Connect, and do the handshake.
 
@@ -134,6 +142,7 @@ class WebSocketClient:
             raise self._rejection or self._missing_answer()
         entry = self._network.streams.add(f"websocket {self._path.partition('?')[0]}")
         self._wire.call_at_end(entry.close)
+        self._network.note_client(self._connection, self._wire)
         return self._connection
 
     async def _read(self, wire: Wire, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:

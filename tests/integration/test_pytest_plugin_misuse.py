@@ -97,7 +97,7 @@ def test_a_missing_extra_is_named_where_it_is_needed(project, run_project, missi
 
         async def test_a_raw_connection_needs_none(pagi_serve):
             server = await pagi_serve(app)
-            async with await server.connect() as wire:
+            async with server.connect() as wire:
                 await wire.send_all(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
                 assert (await wire.receive_some()).startswith(b"HTTP/1.1 200 ")
         """)

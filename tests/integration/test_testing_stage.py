@@ -180,7 +180,7 @@ async def test_an_error_that_no_call_of_the_test_hears_of_comes_at_the_end(servi
 
 async def test_a_raw_client_sees_the_500_and_the_test_the_error(serving):
     with pytest.raises(KeyError):
-        async with serving(fails, lifespan="off") as server, await server.connect() as wire:
+        async with serving(fails, lifespan="off") as server, server.connect() as wire:
             await wire.send_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             assert b" 500 " in await wire.receive_some()
 
@@ -189,7 +189,7 @@ async def test_several_errors_are_a_group(serving):
     with pytest.raises(ExceptionGroup) as caught:
         async with serving(fails, lifespan="off") as server:
             for path in (b"/one", b"/two"):
-                async with await server.connect() as wire:
+                async with server.connect() as wire:
                     await wire.send_all(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path)
                     await wire.receive_some()
     assert [error.args for error in caught.value.exceptions] == [("/one",), ("/two",)]
@@ -202,7 +202,7 @@ async def test_a_client_that_leaves_is_no_error_of_the_application(serving):
             await send({"type": "http.response.body", "body": bytes(1 << 16), "more_body": True})
 
     async with serving(app, lifespan="off") as server:
-        async with await server.connect() as wire:
+        async with server.connect() as wire:
             await wire.send_all(GET)
             await wire.receive_some()
         await server.metrics.wait_for("pagi_server_connections_active", 0)
@@ -306,7 +306,7 @@ async def test_a_stream_that_was_left_properly_is_closed(serving):
         for _ in range(2):
             async with server.http.stream("GET", "/") as response:
                 assert response.status_code == 200
-            async with await server.connect() as wire:
+            async with server.connect() as wire:
                 await wire.send_all(GET)
                 await wire.receive_some()
 
@@ -365,3 +365,44 @@ async def test_an_application_may_act_on_its_disconnect_before_the_end(serving):
     async with serving(app, lifespan="off") as server, server.sse() as events:
         assert (await anext(events)).data == "1"
     assert heard == ["http.disconnect"]
+
+
+# Which connection is whose
+
+
+async def test_the_connection_of_each_client_can_be_cut_alone(serving):
+    async def app(scope, receive, send):
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+        else:
+            kind = b"text/event-stream" if scope["path"] == "/sse" else b"text/plain"
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+            await receive()
+            await receive()
+            await send({"type": "http.response.body"})
+
+    async with serving(app, lifespan="off") as server:
+        async with (
+            server.websocket() as ws,
+            server.sse("/sse") as events,
+            server.http.stream("GET", "/") as response,
+            server.connect() as raw,
+        ):
+            await anext(events)
+            wires = [server.network.wire_of(one) for one in (ws, events, response)]
+            assert sorted(server.network.wires, key=id) == sorted([*wires, raw], key=id)
+            wires[1].cut()
+            assert server.network.wires == [wires[0], wires[2], raw]
+            with pytest.raises(LookupError):
+                server.network.wire_of(events)
+    with pytest.raises(LookupError):
+        server.network.wire_of(ws)
+
+
+async def test_a_websocket_that_was_not_opened_says_how_to(serving):
+    async with serving(hello, lifespan="off") as server:
+        with pytest.raises(AttributeError, match=r"'send_message' before it is open: async with"):
+            await server.websocket("/").send_message("hello")

@@ -17,7 +17,7 @@ INTERNAL = {
     "Stage": {"finish", "abandon"},
     "Served": {"close_clients"},
     "Network": {"errors"},
-    "Wire": {"call_at_end"},
+    "Wire": {"call_at_end", "note_client"},
     "Delta": {"end"},
     "ServerLog": {"add", "owned"},
 }
@@ -63,7 +63,7 @@ async def test_each_object_has_a_table_of_all_that_it_can():
         testing.open_stage() as stage,
         testing.serve(events) as server,
         server.sse() as source,
-        await server.connect() as wire,
+        server.connect() as wire,
     ):
         with server.metrics.delta() as delta:
             tables = {

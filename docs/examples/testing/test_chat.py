@@ -82,10 +82,9 @@ async def test_the_others_see_that_somebody_is_cut_off(pagi_client):
     client = await pagi_client(app)
     async with client.websocket("/tea?name=ann") as ann:
         assert await ann.get_message() == "ann is here"
-        async with client.websocket("/tea?name=bob"):
+        async with client.websocket("/tea?name=bob") as bob:
             assert await ann.get_message() == "bob is here"
-            _anns, bobs = client.network.wires
-            bobs.cut()
+            client.network.wire_of(bob).cut()
             assert await ann.get_message() == "bob has left"
     assert client.metrics.value("pagi_websocket_closes_total", code=1006, side="none") == 1
 
@@ -95,7 +94,7 @@ async def test_somebody_who_does_not_read_holds_up_nobody(pagi_client):
     async with client.websocket("/tea?name=ann") as ann, client.websocket("/tea?name=bob") as bob:
         assert await ann.get_message() == "ann is here"
         assert await ann.get_message() == "bob is here"
-        _anns, bobs = client.network.wires
+        bobs = client.network.wire_of(bob)
         bobs.stop_reading()
         with client.metrics.delta() as delta:
             for number in range(100):
