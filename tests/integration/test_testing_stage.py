@@ -384,20 +384,20 @@ async def test_the_connection_of_each_client_can_be_cut_alone(serving):
             await receive()
             await send({"type": "http.response.body"})
 
-    async with serving(app, lifespan="off") as server:
-        async with (
-            server.websocket() as ws,
-            server.sse("/sse") as events,
-            server.http.stream("GET", "/") as response,
-            server.connect() as raw,
-        ):
-            await anext(events)
-            wires = [server.network.wire_of(one) for one in (ws, events, response)]
-            assert sorted(server.network.wires, key=id) == sorted([*wires, raw], key=id)
-            wires[1].cut()
-            assert server.network.wires == [wires[0], wires[2], raw]
-            with pytest.raises(LookupError):
-                server.network.wire_of(events)
+    async with (
+        serving(app, lifespan="off") as server,
+        server.websocket() as ws,
+        server.sse("/sse") as events,
+        server.http.stream("GET", "/") as response,
+        server.connect() as raw,
+    ):
+        await anext(events)
+        wires = [server.network.wire_of(one) for one in (ws, events, response)]
+        assert sorted(server.network.wires, key=id) == sorted([*wires, raw], key=id)
+        wires[1].cut()
+        assert server.network.wires == [wires[0], wires[2], raw]
+        with pytest.raises(LookupError):
+            server.network.wire_of(events)
     with pytest.raises(LookupError):
         server.network.wire_of(ws)
 

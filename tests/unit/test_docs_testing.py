@@ -17,7 +17,8 @@ INTERNAL = {
     "Stage": {"finish", "abandon"},
     "Served": {"close_clients"},
     "Network": {"errors"},
-    "Wire": {"call_at_end", "note_client"},
+    "Network": {"note_client"},
+    "Wire": {"call_at_end"},
     "Delta": {"end"},
     "ServerLog": {"add", "owned"},
 }
