@@ -16,8 +16,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "testing.md
 INTERNAL = {
     "Stage": {"finish", "abandon"},
     "Served": {"close_clients"},
-    "Network": {"errors"},
-    "Network": {"note_client"},
+    "Network": {"errors", "note_client"},
     "Wire": {"call_at_end"},
     "Delta": {"end"},
     "ServerLog": {"add", "owned"},
