@@ -45,7 +45,7 @@ class _Transport(httpx.AsyncBaseTransport):
             # Out of the handler, so that what the application raised does not seem to come of what the client saw of
             # it. And what it has raised inside a response already comes behind what it has sent of it.
             if failure is not None or head.status_code >= 500:
-                self._network.errors.check(http.wire.client)
+                self.check(http, request)
             if failure is not None:
                 raise failure
         except BaseException:
@@ -55,7 +55,7 @@ class _Transport(httpx.AsyncBaseTransport):
         response = Response(
             head.status_code,
             headers=head.headers.raw_items(),
-            stream=_Body(self, http, limits, entry),
+            stream=_Body(self, http, request, limits, entry),
             extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)},
         )
         self._network.note_client(response, http.wire)
@@ -125,9 +125,10 @@ class _Transport(httpx.AsyncBaseTransport):
         else:
             await trio.aclose_forcefully(http.wire)
 
-    def check(self, http: HTTP1) -> None:
-        """Raise what the application has raised on a connection."""
-        self._network.errors.check(http.wire.client)
+    def check(self, http: HTTP1, request: httpx.Request) -> None:
+        """Raise what the application has raised for a request."""
+        path, _, _query = request.url.raw_path.partition(b"?")
+        self._network.errors.check(http.wire.client, (request.method, path))
 
     async def aclose(self) -> None:
         while self._idle:
@@ -137,9 +138,12 @@ class _Transport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The body of a response, which tells of what the application raises while it comes."""
 
-    def __init__(self, transport: _Transport, http: HTTP1, limits: _Limits, entry: OpenStream) -> None:
+    def __init__(
+        self, transport: _Transport, http: HTTP1, request: httpx.Request, limits: _Limits, entry: OpenStream
+    ) -> None:
         self._transport = transport
         self._http = http
+        self._request = request
         self._limits = limits
         self._entry = entry
         self._has_ended = False
@@ -161,7 +165,7 @@ class _Body(httpx.AsyncByteStream):
                 return bytes(event.data)
         self._has_ended = True
         await self._transport.release(self._http)
-        self._transport.check(self._http)
+        self._transport.check(self._http, self._request)
         if failure is not None:
             raise failure
         raise StopAsyncIteration

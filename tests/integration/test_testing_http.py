@@ -221,6 +221,23 @@ async def test_what_is_caught_leaves_the_next_request_alone(link):
             assert (await client.get("/")).text == "fine"
 
 
+async def test_what_is_raised_behind_a_response_is_not_the_error_of_the_next_request(link):
+    gone = trio.Event()
+
+    async def app(scope, receive, send):
+        await respond(send, b"fine")
+        if scope["path"] == "/background":
+            await gone.wait()
+            raise Boom
+
+    async with link(app) as link, client_of(link) as client:
+        await client.get("/background?first")
+        gone.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await client.get("/next?second")).text == "fine"
+        assert [type(error) for error in link.errors.take_all()] == [Boom]
+
+
 async def test_where_errors_are_not_asked_for_the_response_is_the_servers(link):
     async def app(scope, receive, send):
         raise Boom

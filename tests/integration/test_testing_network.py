@@ -24,7 +24,7 @@ MUCH = 64 << 20
 
 
 class NoErrors:
-    def check(self, client):
+    def check(self, client, request=None):
         pass
 
 
