@@ -30,6 +30,7 @@ from pagi_trio.metrics import catalog
 from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.metrics.region import Region
 from pagi_trio.metrics.store import BEAT_S, Store
+from pagi_trio.metrics.turns import Turns
 from pagi_trio.nurseries.control import Control, receive_first
 from pagi_trio.nurseries.sockets import Listener, close_all
 from pagi_trio.process import Watchdog, set_up_logging
@@ -228,6 +229,7 @@ class _Worker:
         os.register_at_fork(after_in_child=self._be_a_child_of_the_application)
         self._store = Store.attach(store)
         self._segment = self._store.slot(orders["slot"])
+        self._turns = Turns(Region(self._segment.area))
         self._application: AppMetrics | None = None
         if self._config.metrics.enabled:
             when_imported("prometheus_client", self._share_metrics)
@@ -303,7 +305,7 @@ class _Worker:
             if is_elsewhere():
                 self._control.post({"type": "warning", "text": _ELSEWHERE})
             else:
-                self._application = install(Region(self._segment.area), ignored=(Collector,))
+                self._application = install(self._turns, ignored=(Collector,))
         except Exception as error:  # noqa: BLE001 - or the application's own import would fail
             self._control.post({"type": "warning", "text": f"the application's metrics are not shared: {error!r}"})
 
@@ -316,8 +318,8 @@ class _Worker:
         if new := application.unshared() - self._told:
             self._told |= new
             self._control.post({"type": "unshared", "names": " ".join(sorted(new))})
-        if application.dropped:
-            self._segment.set(_DROPPED, float(application.dropped))
+        if self._turns.dropped:
+            self._segment.set(_DROPPED, float(self._turns.dropped))
 
     def _be_a_child_of_the_application(self) -> None:
         """Let go of what is the worker's, in a process that the application has forked from it.

@@ -23,6 +23,7 @@ from pagi_trio.metrics.application import Source, absorb, aggregate
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.exporters.prometheus_values import install
 from pagi_trio.metrics.region import CELLS, REGION_BYTES, SHARES, Region, RegionReader
+from pagi_trio.metrics.turns import Turns
 
 
 class Worker:
@@ -31,9 +32,10 @@ class Worker:
     def __init__(self):
         area = memoryview(bytearray(REGION_BYTES))
         self.region = Region(area)
+        self.turns = Turns(self.region)
         self.reader = RegionReader(area)
         self.registry = CollectorRegistry(auto_describe=True)
-        self.app = install(self.region, registry=self.registry)
+        self.app = install(self.turns, registry=self.registry)
 
     def page(self):
         return aggregate([Source(self.reader.read(), 1, 1)]).families
@@ -369,7 +371,7 @@ def test_past_the_room_a_series_counts_for_itself_and_is_told_once(worker, caplo
         wide.labels(path).observe(1)
     worker.app.place_pending()
     wide.labels("c").observe(1)
-    assert worker.app.dropped == 2
+    assert worker.turns.dropped == 2
     assert wide.labels("c")._sum.get() == 2.0
     assert [record.getMessage() for record in caplog.records] == [
         "the application has more series than workers can share; the first that is missing is one of wide"
@@ -511,7 +513,7 @@ def test_ignored_collectors_are_neither_named_nor_served():
             yield GaugeMetricFamily("ours", "Ours.", value=1)
 
     registry = CollectorRegistry(auto_describe=True)
-    app = install(Region(memoryview(bytearray(REGION_BYTES))), registry=registry, ignored=(Ours,))
+    app = install(Turns(Region(memoryview(bytearray(REGION_BYTES)))), registry=registry, ignored=(Ours,))
     registry.register(Ours())
     assert app.unshared() == set()
     assert list(app.collect_unshared(1)) == []
@@ -521,7 +523,7 @@ def test_ignored_collectors_are_neither_named_nor_served():
 def test_a_metric_from_before_is_not_shared(worker):
     worker.app.close()
     Counter("early", "Early.", registry=worker.registry).inc()
-    app = install(worker.region, registry=worker.registry)
+    app = install(worker.turns, registry=worker.registry)
     assert app.unshared() == {"early"}
     (family,) = app.collect_unshared(2)
     assert family.samples[0].labels == {"worker": "2"}
@@ -618,9 +620,10 @@ COUNTING = """
 import mmap, sys
 from pagi_trio.metrics.exporters.prometheus_values import install
 from pagi_trio.metrics.region import REGION_BYTES, Region
+from pagi_trio.metrics.turns import Turns
 
 fd, slot = map(int, sys.argv[1:])
-app = install(Region(memoryview(mmap.mmap(fd, REGION_BYTES, offset=slot * REGION_BYTES))))
+app = install(Turns(Region(memoryview(mmap.mmap(fd, REGION_BYTES, offset=slot * REGION_BYTES)))))
 
 from prometheus_client import Counter, Histogram
 hits = Counter("hits", "Hits.", ["path"])
@@ -683,9 +686,10 @@ import mmap, os
 from pagi_trio.metrics.application import Source, aggregate
 from pagi_trio.metrics.exporters.prometheus_values import install
 from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.turns import Turns
 
 area = memoryview(mmap.mmap(-1, REGION_BYTES))
-app = install(Region(area))
+app = install(Turns(Region(area)))
 
 from prometheus_client import Counter
 hits = Counter("hits", "Hits.", ["path"])
@@ -710,8 +714,9 @@ FORKING_AMID_THREADS = """
 import mmap, os, signal, threading
 from pagi_trio.metrics.exporters.prometheus_values import install
 from pagi_trio.metrics.region import REGION_BYTES, Region
+from pagi_trio.metrics.turns import Turns
 
-app = install(Region(memoryview(mmap.mmap(-1, REGION_BYTES))))
+app = install(Turns(Region(memoryview(mmap.mmap(-1, REGION_BYTES)))))
 
 from prometheus_client import Counter
 hits = Counter("hits", "Hits.", ["path"])
@@ -759,4 +764,16 @@ def test_the_default_registry_of_a_process_that_forks():
         "python_gc_objects_collected ['generation', 'worker']",
         "python_gc_objects_uncollectable ['generation', 'worker']",
         "python_info []",
+    ]
+
+
+def test_a_family_that_another_owner_has_defined_is_left_alone_and_told_once(worker, caplog):
+    worker.turns.claim("hits", "somebody else")
+    hits = Counter("hits", "Hits.", ["path"], registry=worker.registry)
+    hits.labels("/a").inc(2)
+    hits.labels("/b").inc(2)
+    assert worker.lines() == set()
+    assert hits.labels("/a")._value.get() == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "the application has defined a metric twice, here and with Metrics, which is on the page: hits"
     ]

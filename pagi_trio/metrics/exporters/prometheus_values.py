@@ -8,9 +8,7 @@ A labelled metric makes its values before it is known where they will hang. So a
 metric is registered, at its first write, or by `AppMetrics.place_pending`; and it is always the registered metric
 that is asked which values it has under these labels.
 
-Placing allocates memory, so that a finalizer of the application may run in the middle of it, which may count as well
-or wait for another thread that does. So nobody waits for placing: it is done step by step, and what comes while a
-step is under way is left to whoever is at it.
+Nobody waits for placing, see `pagi_trio.metrics.turns`; the application's other metrics take turns with these.
 
 What a process has counted stays counted: after ``remove``, ``clear`` or ``unregister`` the total keeps it, and a
 value that comes again under the same labels adds to it. A gauge's series is taken off by `AppMetrics.place_pending`.
@@ -21,15 +19,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, values
 
+from pagi_trio.metrics.app_value import AppValue, GaugeValue
 from pagi_trio.metrics.exporters import definitions
-from pagi_trio.metrics.exporters.app_value import AppValue, GaugeValue
 from pagi_trio.metrics.exporters.families import of_worker
 
 if TYPE_CHECKING:
@@ -41,6 +38,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from pagi_trio.metrics.region import Region
+    from pagi_trio.metrics.turns import Turns
 
 _log = logging.getLogger("pagi_trio")
 
@@ -52,26 +50,21 @@ class AppMetrics:
     """What this process's application has registered, and the places that its values have.
 
     Args:
-        region: Where the copies are.
+        turns: Where the copies are.
         registry: Whose metrics get places.
         ignored: The types of collectors that somebody else serves.
-
-    Attributes:
-        dropped: How many series found no room.
     """
 
     def __init__(
-        self, region: Region, registry: CollectorRegistry = REGISTRY, ignored: tuple[type[Collector], ...] = ()
+        self, turns: Turns, registry: CollectorRegistry = REGISTRY, ignored: tuple[type[Collector], ...] = ()
     ) -> None:
-        self.dropped = 0
-        self._region: Region | None = region
+        self._turns = turns
+        self._region: Region | None = turns.region
         self._registry = registry
         self._ignored = ignored
         self._plain = values.ValueClass
         self._hooks: dict[str, Callable[[Collector], None]] = {}
         self._families: dict[str, MetricWrapperBase] = {}
-        self._lock = threading.Lock()
-        self._steps: deque[Callable[[Region], None]] = deque()
         # What has the places of a series, and its values.
         self._placed: dict[tuple[str, tuple[str, ...]], tuple[MetricWrapperBase, list[AppValue]]] = {}
         self._pending: deque[AppValue] = deque()
@@ -94,7 +87,7 @@ class AppMetrics:
 
     def close(self) -> None:
         """Take the hooks away. Every value counts for itself alone from now on; the region keeps what it has."""
-        with self._lock:
+        with self._turns.hold():
             self._unhook()
             for _, hanging in self._placed.values():
                 for value in hanging:
@@ -102,7 +95,7 @@ class AppMetrics:
 
     def close_in_child(self) -> None:
         """Do the same in a process forked from the worker, where a thread that is gone may have any lock."""
-        self._lock = threading.Lock()
+        self._turns.begin_in_child()
         self._unhook()
         for _, hanging in self._placed.values():
             for value in hanging:
@@ -145,19 +138,8 @@ class AppMetrics:
         return value
 
     def _do(self, step: Callable[[Region], None]) -> None:
-        """Have something placed: by this thread, or by whoever is placing something, who looks again when it is done.
-
-        That may be this thread itself, which a finalizer or a signal handler has interrupted.
-        """
-        self._steps.append(step)
-        # A process forked in the middle has another.
-        lock = self._lock
-        while self._steps and lock.acquire(blocking=False):
-            try:
-                while self._steps:
-                    self._take_step(self._steps.popleft())
-            finally:
-                lock.release()
+        """Have something placed, by this thread or by whoever is placing something."""
+        self._turns.take(functools.partial(self._take_step, step))
 
     def _take_step(self, step: Callable[[Region], None]) -> None:
         try:
@@ -226,6 +208,10 @@ class AppMetrics:
         """Give places to all values of a child, or to none."""
         hanging = [value for value in definitions.values_of(child) if isinstance(value, AppValue)]
         family = definitions.describe(metric)
+        if not self._owns(family.name):
+            for value in hanging:
+                value.is_fresh = False
+            return
         # Values made before ours were in place stay what they are, and so do those that were replaced.
         if len(hanging) < family.width or hanging[0].has_place or definitions.is_function(child):
             return
@@ -245,11 +231,18 @@ class AppMetrics:
         for place, (value, counted) in enumerate(zip(hanging, before, strict=True), cell):
             value.take(region, place, counted)
 
+    def _owns(self, name: str) -> bool:
+        """Tell whether a family is ours, and not one that the application has defined elsewhere as well."""
+        if self._turns.claim(name, self):
+            return True
+        self._note("the application has defined a metric twice, here and with Metrics, which is on the page: %s", name)
+        return False
+
     def _drop(self, hanging: list[AppValue]) -> None:
         """Let the values of a series go without a place."""
         for value in hanging:
             value.is_fresh = False
-        self.dropped += 1
+        self._turns.dropped += 1
         self._note(
             "the application has more series than workers can share; the first that is missing is one of %s",
             hanging[0].name,
@@ -268,7 +261,7 @@ class AppMetrics:
     def _place_metric(self, region: Region, metric: MetricWrapperBase) -> None:
         family = definitions.describe(metric)
         # It may be unregistered by now.
-        if self._families.get(family.name) is metric:
+        if self._families.get(family.name) is metric and self._owns(family.name):
             region.add_family(family)
             for labels, child in definitions.children_of(metric):
                 self._place_child(region, metric, labels, child)
@@ -372,19 +365,18 @@ def is_elsewhere() -> bool:
 
 
 def install(
-    region: Region, *, registry: CollectorRegistry = REGISTRY, ignored: tuple[type[Collector], ...] = ()
+    turns: Turns, *, registry: CollectorRegistry = REGISTRY, ignored: tuple[type[Collector], ...] = ()
 ) -> AppMetrics:
     """Share the metrics that the application defines from now on, as far as they can be shared.
 
     Called by a worker process before it imports the application. A child that is forked from it counts for itself.
 
     Args:
-        region: This process's, and empty.
+        turns: Those of this process's region.
         registry: Whose metrics are shared.
         ignored: The types of collectors that somebody else serves.
     """
-    region.leave_room()
-    metrics = AppMetrics(region, registry, ignored)
+    metrics = AppMetrics(turns, registry, ignored)
     metrics.hook()
     me = weakref.ref(metrics)
 

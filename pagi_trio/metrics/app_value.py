@@ -9,6 +9,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from trio.lowlevel import enable_ki_protection
+
 from pagi_trio.metrics.application import REMOVED, WRITTEN
 
 if TYPE_CHECKING:
@@ -75,9 +77,13 @@ class AppValue:
         """Whether the region has a copy."""
         return self._cells is not None
 
+    @enable_ki_protection
     def inc(self, amount: float) -> None:
         """Add to the number."""
-        with self._lock:
+        # A with statement would take as long as all the rest; what it is for, Ctrl-C in between, is kept away.
+        lock = self._lock
+        lock.acquire()
+        try:
             self._value = value = self._value + amount
             cells = self._cells
             if cells is not None:
@@ -87,6 +93,8 @@ class AppValue:
                     self.detach()
                     self._places.note_failure(error)
                 return
+        finally:
+            lock.release()
         if self.is_fresh:
             self._places.place(self)
 
