@@ -31,8 +31,10 @@ def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"]) -> App:
         interface: What it speaks; ``auto`` looks at how it is called.
 
     Raises:
-        AppLoadError: If it is of a framework that cannot run here, whatever its code.
+        AppLoadError: If it cannot be called, or is of a framework that cannot run here, whatever its code.
     """
+    if not callable(app):
+        raise AppLoadError(f"{app!r} is no application: it cannot be called")
     obstacle = find_asyncio_framework(app)
     if obstacle is not None:
         raise AppLoadError(obstacle)

@@ -57,6 +57,7 @@ class Stage:
         self._nursery = nursery
         self._resources = ExitStack()
         self._performances: list[_Performance] = []
+        self._is_over = False
 
     async def serve(
         self, app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
@@ -112,6 +113,11 @@ class Stage:
         return one.present(Client(handle, f"http://{ADDRESS[0]}", self._nursery, network, one.log))
 
     async def _start(self, one: _Performance, run: _Run) -> Handle:
+        if self._is_over:
+            raise RuntimeError(
+                "the test that this serves for has ended; with @given of Hypothesis, where pytest-trio may pass on the "
+                "fixtures of an earlier example, use async with pagi_trio.testing.client(app)"
+            )
         self._resources.enter_context(one.log)
         with one.log.owned():
             try:
@@ -129,6 +135,7 @@ class Stage:
             OpenStreamError: If the test left something open.
             BaseException: What an application raised and no call of the test has told; a group, if there are several.
         """
+        self._is_over = True
         with self._resources:
             errors = [error for one in self._performances for error in await one.finish()]
         self._nursery.cancel_scope.cancel()
@@ -139,6 +146,7 @@ class Stage:
 
     def abandon(self) -> None:
         """Stop at once, since the test has failed already."""
+        self._is_over = True
         for one in self._performances:
             one.cut_clients()
         self._resources.close()
@@ -271,7 +279,16 @@ async def _open_socket(url: str) -> trio.SocketStream:
 
 @asynccontextmanager
 async def open_stage() -> AsyncIterator[Stage]:
-    """Serve whatever a block serves, for its length."""
+    """Serve whatever a block serves, for its length.
+
+    Raises:
+        RuntimeError: If Trio does not run, but asyncio.
+    """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "pagi_trio.testing runs on Trio, and this does not: with the plugin of AnyIO, let the fixture "
+            'anyio_backend return "trio"'
+        )
     with unwrapping():
         async with trio.open_nursery() as nursery:
             stage = Stage(nursery)

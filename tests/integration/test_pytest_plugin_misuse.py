@@ -5,7 +5,11 @@ A run takes a second, so each case is a whole suite.
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from pagi_trio import testing
 
 from .strangers import why
 
@@ -58,6 +62,17 @@ def test_a_fixture_in_a_test_of_anyio_on_asyncio_says_what_to_do(project, run_pr
             pass
         """)
     assert "runs on Trio" in why(run_project())["test_for_asyncio"]
+
+
+async def _serve_in_a_block(serving):
+    async with serving("never called"):
+        pass
+
+
+@pytest.mark.parametrize("serving", [testing.serve, testing.client])
+def test_a_block_on_asyncio_says_what_to_do(serving):
+    with pytest.raises(RuntimeError, match='let the fixture anyio_backend return "trio"'):
+        asyncio.run(_serve_in_a_block(serving))
 
 
 BLOCKER = """

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from pagi_trio import ConfigError, LifespanFailedError, testing
-from pagi_trio.errors import AppProtocolError
+from pagi_trio.errors import AppLoadError, AppProtocolError
 from pagi_trio.nurseries.sse import CANCEL_AFTER_S
 from pagi_trio.testing import OpenStreamError
 from tests.integration.conftest import hello, respond
@@ -76,6 +76,20 @@ async def test_what_only_the_command_can_do_is_a_wrong_setting(serving):
     with pytest.raises(ConfigError, match="workers"):
         async with serving(hello, workers=2):
             pass
+
+
+async def test_what_cannot_be_called_is_refused_before_anything_starts(serving):
+    with pytest.raises(AppLoadError, match="'module:app' is no application"):
+        async with serving("module:app"):
+            pass
+
+
+async def test_what_has_ended_starts_nothing_more():
+    async with testing.open_stage() as stage:
+        pass
+    for start in (stage.serve, stage.client):
+        with pytest.raises(RuntimeError, match="the test that this serves for has ended"):
+            await start(hello, lifespan="off")
 
 
 async def test_the_client_has_the_requests_of_httpx():
