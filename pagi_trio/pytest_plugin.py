@@ -94,5 +94,5 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     except BaseExceptionGroup as group:
         from pagi_trio.testing.failures import what_failed  # noqa: PLC0415 - see above
 
-        error = what_failed(group)
+        error = what_failed(group, in_full=item.config.getoption("fulltrace"))
     raise error

@@ -10,34 +10,40 @@ import pytest
 from pagi_trio.testing.app_errors import unwrap
 from pagi_trio.testing.stage import OpenStreamError
 
-_IN_BETWEEN: Final = frozenset(("httpcore", "httpx", "outcome", "pagi_trio", "trio", "trio_websocket"))
+_IN_BETWEEN: Final = frozenset(("contextlib", "httpx", "outcome", "pagi_trio", "trio", "trio_websocket"))
 """The packages between a call in the test and the application: their frames tell nobody anything."""
 
 
-def what_failed(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def what_failed(group: BaseExceptionGroup[BaseException], *, in_full: bool) -> BaseException:
     """Return what to report in place of a group: the one error in it, or the group of several.
 
     A test that failed has left open what it would have closed later; that is left out.
+
+    Args:
+        group: What came out of the test.
+        in_full: Whether to leave all frames where they are.
     """
     _, first = group.split(OpenStreamError)
     error = unwrap(group if first is None else first)
     if isinstance(error, OpenStreamError):
         # It happened at no line of the test.
         return pytest.fail.Exception(str(error), pytrace=False)
-    return error.with_traceback(_shorten(error.__traceback__))
+    return error if in_full else error.with_traceback(_shorten(error.__traceback__))
 
 
 def _shorten(traceback: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames in between; those at the end stay, where the error was raised."""
+    """Leave out the frames in between, and those behind the last line of the test or of the application.
+
+    What is raised there is about that line, and says so in its message: a page of our source adds nothing. All stay if
+    there would be none.
+    """
+    whole = traceback
     frames: list[TracebackType] = []
     while traceback is not None:
-        frames.append(traceback)
+        if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _IN_BETWEEN:
+            frames.append(traceback)
         traceback = traceback.tb_next
     shortened: TracebackType | None = None
-    is_end = True
     for frame in reversed(frames):
-        package = frame.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-        is_end = is_end and package in _IN_BETWEEN
-        if is_end or package not in _IN_BETWEEN:
-            shortened = TracebackType(shortened, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return shortened
+        shortened = TracebackType(shortened, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return shortened or whole

@@ -6,6 +6,7 @@ A run takes a second, so each case is a whole suite.
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -204,3 +205,41 @@ def test_real_sockets_under_a_clock_that_jumps_are_refused(project, run_project)
             await pagi_serve(app)
         """)
     assert "use pagi_client" in why(run_project())["test_jumping"]
+
+
+WRONG = """
+import pytest
+from app import app
+
+pytestmark = pytest.mark.trio
+
+async def test_setting(pagi_serve):
+    await pagi_serve(app, lifespam="on")
+
+async def test_jumping(pagi_serve, autojump_clock):
+    await pagi_serve(app)
+
+async def test_number(pagi_client):
+    client = await pagi_client(app)
+    client.metrics.value("pagi_websocket_messages")
+
+async def test_no_events(pagi_client):
+    client = await pagi_client(app)
+    await anext(client.sse("/"))
+"""
+
+
+def test_a_mistake_of_the_test_ends_at_its_line_of_the_test(project, run_project):
+    path = project.makepyfile(WRONG)
+    result = run_project()
+    result.assert_outcomes(failed=4)
+    # Where each was raised, as pytest says it below the line.
+    ends = [line for line in result.outlines if re.match(r"\S+:\d+: \w+Error$", line)]
+    assert len(ends) == 4, ends
+    assert all(line.startswith(path.name) for line in ends), ends
+
+
+def test_all_frames_are_there_if_they_are_asked_for(project, run_project):
+    project.makepyfile(WRONG)
+    result = run_project("--full-trace", "-k", "test_jumping")
+    result.stdout.re_match_lines([r".*pagi_trio/testing/stage\.py:\d+: RuntimeError"])
