@@ -9,6 +9,7 @@ import click
 
 from pagi_trio.bind import DEFAULT_PORT, parse_bind
 from pagi_trio.config import SETTINGS
+from pagi_trio.config_statsd import parse_daemon
 from pagi_trio.errors import ConfigError
 from pagi_trio.trust import parse_trusted
 
@@ -119,6 +120,7 @@ def settings_given(given: Mapping[str, object]) -> dict[str, Value]:
     if settings.get("metrics.enabled") is False:
         # Against a file that sets an address, the flag wins; against the flag it is a contradiction.
         settings.setdefault("metrics.bind", None)
+        settings.setdefault("statsd.address", None)
     return settings
 
 
@@ -145,7 +147,7 @@ def _click_type(setting: Setting) -> click.Choice[str] | Kind:
 
 def _metavar(setting: Setting) -> str | None:
     """Return what the help shows for a value; None leaves it to click, which shows the type or the choices."""
-    if setting.declaration.check in {parse_bind, parse_trusted}:
+    if setting.declaration.check in {parse_bind, parse_daemon, parse_trusted}:
         return "ADDRESS"
     if setting.key in _FILES:
         return "FILE"

@@ -19,6 +19,7 @@ from pagi_trio.config_groups import (
     WebSocketSettings,
     check_not_empty,
 )
+from pagi_trio.config_statsd import StatsDSettings
 from pagi_trio.errors import ConfigError
 from pagi_trio.settings import Group, Setting, Value, flatten, refuse_unknown, setting, settings_of
 
@@ -34,6 +35,7 @@ __all__ = [
     "Forwarded",
     "Limits",
     "MetricsSettings",
+    "StatsDSettings",
     "Timeouts",
     "WebSocketSettings",
     "read_toml",
@@ -125,6 +127,7 @@ class Config(Group):
     limits: Limits = field(default_factory=Limits)
     websocket: WebSocketSettings = field(default_factory=WebSocketSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    statsd: StatsDSettings = field(default_factory=StatsDSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +136,8 @@ class Config(Group):
                 raise ConfigError(f"{name} must be a {group.__name__}, not {getattr(self, name)!r}")
         if self.reload and self.workers > 1:
             raise ConfigError(f"reload contradicts workers = {self.workers}: it runs one, and restarts it")
+        if self.statsd.address is not None and not self.metrics.enabled:
+            raise ConfigError(f"statsd.address = {self.statsd.address!r}: contradicts metrics.enabled = false")
 
     @property
     def is_supervised(self) -> bool:
@@ -205,7 +210,8 @@ class Config(Group):
 
 
 GROUPS: Final[Mapping[str, type[Group]]] = {
-    group.table: group for group in (TLS, Forwarded, Timeouts, Limits, WebSocketSettings, MetricsSettings)
+    group.table: group
+    for group in (TLS, Forwarded, Timeouts, Limits, WebSocketSettings, MetricsSettings, StatsDSettings)
 }
 
 SETTINGS: Final[Mapping[str, Setting]] = {

@@ -5,6 +5,7 @@
 - The application broke the protocol it speaks with the server, mend its code: `AppProtocolError`.
 - The client broke the protocol, answer it and close: `RequestError`, `WebSocketError`.
 - The client has gone, stop sending: `ClientDisconnected`.
+- Numbers were not delivered, the next push brings them: `PushFailedError`.
 """
 
 from __future__ import annotations
@@ -72,3 +73,7 @@ class ClientDisconnected(PagiError, OSError):  # noqa: N818 - what happened is n
     def __init__(self, reason: str) -> None:
         super().__init__(f"the client has left ({reason})")
         self.reason = reason
+
+
+class PushFailedError(PagiError):
+    """Metrics could not be sent, or not all of them; the message says where to and why."""

@@ -4,6 +4,7 @@
 
     server nursery             one per server
     +- flush task              folds message counts into the store
+    +- pushing                 a task for each system that gets the numbers; sends them a last time at the very end
     +- metrics listener        only with a metrics bind; opens first, closes last
     +- lifespan nursery        startup and shutdown are timed phases
     +- listeners nursery
@@ -25,6 +26,7 @@ from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.meter import Meter, NullMeter
+from pagi_trio.metrics.pushing import Pushing, make_exporters
 from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.lifespan import Lifespan
@@ -266,6 +268,7 @@ class Server:
         if config.metrics.bind is not None:
             self.page = Page(config.metrics.bind, config.backlog, self.metrics, self._obstacle, self.interrupt)
             resources.callback(self.page.close)
+        self._pushing = Pushing(self.metrics, make_exporters(config.statsd))
         self.public = Listeners(self.service, listeners, tls, is_crowded)
         self._lifespan = Lifespan(self.service)
         self._starting = trio.CancelScope()
@@ -308,8 +311,18 @@ class Server:
         """Be the server nursery."""
         self.meter.sample(self.service.sample_states)
         self.meter.set(_STARTED, time.time())
+        try:
+            await self._run_tasks(shutdown_trigger, task_status)
+        finally:
+            self.meter.fold_all()
+            await self._pushing.finish()
+
+    async def _run_tasks(
+        self, shutdown_trigger: Callable[[], Awaitable[object]] | None, task_status: trio.TaskStatus[Handle]
+    ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.run)
+            nursery.start_soon(self._pushing.run)
             if self.page is not None:
                 nursery.start_soon(self.page.run)
             if shutdown_trigger is not None:
@@ -318,7 +331,6 @@ class Server:
             if self.page is not None:
                 await self.page.finish()
             nursery.cancel_scope.cancel()
-        self.meter.fold_all()
 
     async def _serve_application(self, task_status: trio.TaskStatus[Handle]) -> None:
         """Be the lifespan nursery."""

@@ -4,6 +4,7 @@
 
     supervisor nursery
     +- metrics listener        only with a metrics bind; opens first, closes last
+    +- pushing                 a task for each system that gets the numbers of all workers
     +- signals
     +- watching for changes    only with reload
     +- workers nursery
@@ -25,6 +26,7 @@ import trio
 from pagi_trio.errors import PagiError
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.meter import Meter, introduce
+from pagi_trio.metrics.pushing import Pushing, make_exporters
 from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.metrics.store import Store
 from pagi_trio.nurseries.reload import watch
@@ -105,14 +107,15 @@ class _Supervisor:
         self._listeners = open_listeners(config.bind, config.backlog, scheme=config.scheme)
         resources.callback(close_all, self._listeners)
         self._page: Page | None = None
+        metrics = ServerMetrics(Meter(store, None, is_owner=True))
+        self._pushing = Pushing(metrics, make_exporters(config.statsd))
         if config.metrics.bind is not None:
-            metrics = ServerMetrics(Meter(store, None, is_owner=True))
             self._page = Page(config.metrics.bind, config.backlog, metrics, self._obstacle, self.stop)
             resources.callback(self._page.close)
         blueprint = Blueprint(
             app,
             factory=factory,
-            config=config.replace(**{"metrics.bind": None}),
+            config=config.replace(**{"metrics.bind": None, "statsd.address": None}),
             listeners=self._listeners,
             store=store,
             recruits=recruits,
@@ -135,22 +138,30 @@ class _Supervisor:
             signal.signal(one, signal.SIG_IGN)
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            async with trio.open_nursery() as nursery:
-                if self._page is not None:
-                    nursery.start_soon(self._page.run)
-                nursery.start_soon(self._notifier.run)
-                nursery.start_soon(self._take_signals, signals, nursery)
-                try:
-                    if self._config.reload:
-                        # Before a worker imports anything, or a change in between would be missed.
-                        await nursery.start(watch, [Path(one) for one in self._config.reload_dirs], self._reload)
-                    log_addresses(self._listeners, [] if self._page is None else self._page.listeners)
-                    await self.workers.run()
-                except PagiError as error:
-                    self.failure = error
-                if self._page is not None:
-                    await self._page.finish()
-                nursery.cancel_scope.cancel()
+            try:
+                await self._watch_over(signals)
+            finally:
+                # Every worker has ended, and what it counted is kept.
+                await self._pushing.finish()
+
+    async def _watch_over(self, signals: AsyncIterator[int]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pushing.run)
+            if self._page is not None:
+                nursery.start_soon(self._page.run)
+            nursery.start_soon(self._notifier.run)
+            nursery.start_soon(self._take_signals, signals, nursery)
+            try:
+                if self._config.reload:
+                    # Before a worker imports anything, or a change in between would be missed.
+                    await nursery.start(watch, [Path(one) for one in self._config.reload_dirs], self._reload)
+                log_addresses(self._listeners, [] if self._page is None else self._page.listeners)
+                await self.workers.run()
+            except PagiError as error:
+                self.failure = error
+            if self._page is not None:
+                await self._page.finish()
+            nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Stop gracefully."""

@@ -297,6 +297,12 @@ CATALOG: Final[tuple[Metric, ...]] = (
         "Times that waiting message counts were added to the totals.",
     ),
     Metric(
+        "pagi_metrics_pushes_total",
+        "counter",
+        "Times that all metrics were handed to an exporter that sends them somewhere, by what came of it.",
+        labels=(("exporter", ("statsd", "other")), ("outcome", ("ok", "failed"))),
+    ),
+    Metric(
         "pagi_metrics_dropped_series_total",
         "counter",
         "Series of the application's own metrics that found no room in what workers share.",

@@ -124,6 +124,9 @@ def test_every_flag_sets_its_setting(capsys):
         "metrics.bind": "127.0.0.1:77",
         "metrics.enabled": True,
         "limits.header_bytes": 777,
+        "statsd.address": "127.0.0.1:78",
+        "statsd.prefix": "sample",
+        "statsd.tags": ("env:sample,x:y",),
     }
     expected: dict[str, object] = {}
     arguments: list[str] = []
@@ -170,6 +173,13 @@ def test_no_metrics_wins_over_an_address_in_the_file(capsys, tmp_path):
     assert (metrics.enabled, metrics.bind) == (False, None)
 
 
+def test_no_metrics_wins_over_a_daemon_in_the_file(capsys, tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text('[statsd]\naddress = "127.0.0.1:8125"\n')
+    assert effective(capsys, "-c", str(file)).statsd.address == "127.0.0.1:8125"
+    assert effective(capsys, "-c", str(file), "--no-metrics").statsd.address is None
+
+
 def test_a_hypercorn_user_changes_one_word(capsys):
     config = effective(
         capsys, "-k", "trio", "-b", "0.0.0.0:80", "--keep-alive", "5", "--access-logfile", "-", "--log-level", "INFO"
@@ -209,6 +219,8 @@ def test_no_two_options_share_a_name():
         (["cli_app:make", "-w", "2", "--reload"], "reload contradicts workers = 2: it runs one, and restarts it"),
         (["--certfile", "c"], "tls.certfile is set without tls.keyfile: TLS needs both"),
         (["--no-metrics", "--metrics-bind", "a:1"], "metrics.bind = 'a:1': contradicts metrics.enabled = false"),
+        (["--no-metrics", "--statsd", "a:1"], "statsd.address = 'a:1': contradicts metrics.enabled = false"),
+        (["--statsd-tags", "env:prod"], "statsd.tags = 'env:prod': needs statsd.flavor = 'dogstatsd'"),
         (["-c", "nothing.toml"], "nothing.toml: cannot be read: No such file or directory"),
         (["-c", "a", "--hypercorn-config", "b"], "--config contradicts --hypercorn-config"),
     ],

@@ -28,7 +28,18 @@ LAYERS = (
     {"nurseries"},
     {"metrics", "wire"},
     {
-        *("asgi", "bind", "config", "config_groups", "errors", "foreign_loop", "mount", "recruits", "settings"),
+        *(
+            "asgi",
+            "bind",
+            "config",
+            "config_groups",
+            "config_statsd",
+            "errors",
+            "foreign_loop",
+            "mount",
+            "recruits",
+            "settings",
+        ),
         *("trust", "version"),
     },
 )

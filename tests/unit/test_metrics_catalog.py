@@ -23,6 +23,7 @@ COUNTERS = {
     "pagi_sse_bytes_sent_total",
     "pagi_metrics_scrapes_total",
     "pagi_metrics_flushes_total",
+    "pagi_metrics_pushes_total",
     "pagi_server_connections_rejected_total",
     "pagi_server_connections_closed_total",
     "pagi_server_accept_errors_total",

@@ -1,0 +1,153 @@
+"""StatsD: the numbers as datagrams to a daemon, which may be there or not.
+
+A counter is sent as what it has grown by since the last push that arrived, as far as that can be known: a datagram
+counts as arrived unless the system says otherwise. UDP to a host that is up says so if no daemon is there; what is
+lost on the way, nobody says.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from pagi_trio.errors import PushFailedError
+from pagi_trio.metrics.push.link import Link
+from pagi_trio.metrics.push.statsd_format import DATAGRAM_BYTES, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pagi_trio.bind import Bind
+    from pagi_trio.metrics.application import Sample
+    from pagi_trio.metrics.push.link import Place
+    from pagi_trio.metrics.push.protocol import FamilySnapshot
+    from pagi_trio.metrics.push.statsd_format import Writer
+
+_log = logging.getLogger("pagi_trio")
+
+
+class _Counted(NamedTuple):
+    """A counter, and how far a line brings its daemon."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+class StatsD:
+    """Pushes to one daemon.
+
+    A counter's line is sent when it has grown, and the first time, so that it is known; a gauge's always.
+
+    Args:
+        daemon: Where it is.
+        writer: Writes what it reads.
+        interval_s: Between two pushes, seconds.
+        has_buckets: Whether a histogram's buckets are sent, as counters, and not its count and sum alone.
+        link: How it is reached, if not as usual.
+    """
+
+    name: Final = "statsd"
+
+    def __init__(
+        self, daemon: Bind, writer: Writer, interval_s: float, *, has_buckets: bool = True, link: Link | None = None
+    ) -> None:
+        self.interval_s = interval_s
+        self._link = Link(daemon) if link is None else link
+        self._writer = writer
+        self._has_buckets = has_buckets
+        self._sent: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        # What the last push has replaced in it.
+        self._before: dict[tuple[str, tuple[tuple[str, str], ...]], float | None] = {}
+        self._too_long = False
+
+    async def push(self, families: Sequence[FamilySnapshot], *, is_last: bool) -> None:
+        """Send what has changed.
+
+        Raises:
+            PushFailedError: If nobody is there, or too slow.
+
+        Cancellation: what was sent counts as sent.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._link.was_refused():
+            self._take_back()
+            self._link.close()
+        self._before.clear()
+        try:
+            places = await self._link.places(may_wait=not is_last)
+            await self._send_to_any(places, families)
+        except OSError as error:
+            raise PushFailedError(f"{self._link}: {error.strerror or error}") from None
+        finally:
+            if is_last:
+                self._link.close()
+
+    async def _send_to_any(self, places: list[Place], families: Sequence[FamilySnapshot]) -> None:
+        """Send to the first place where somebody is: a name may have several addresses, and a daemon only one."""
+        for number, place in enumerate(places, 1):
+            try:
+                self._link.connect(place)
+                await self._send(families)
+            except BlockingIOError:
+                raise
+            except OSError:
+                self._take_back()
+                self._link.close()
+                if number == len(places):
+                    raise
+            else:
+                return
+
+    async def _send(self, families: Sequence[FamilySnapshot]) -> None:
+        for datagram, counted in pack(self._lines(families)):
+            await self._link.send(datagram)
+            for one in counted:
+                if one is not None:
+                    key = one.name, one.labels
+                    self._before.setdefault(key, self._sent.get(key))
+                    self._sent[key] = one.value
+        self._link.check()
+
+    def _take_back(self) -> None:
+        """Take what the last push has sent for lost."""
+        for key, value in self._before.items():
+            if value is None:
+                self._sent.pop(key, None)
+            else:
+                self._sent[key] = value
+        self._before.clear()
+
+    def _lines(self, families: Sequence[FamilySnapshot]) -> Iterator[tuple[bytes, _Counted | None]]:
+        """Yield what there is to say."""
+        for family in families:
+            for sample in family.samples:
+                if family.kind == "gauge":
+                    line, counted = self._writer.gauge(family.name + sample.suffix, sample.labels, sample.value), None
+                elif sample.suffix != "_bucket" or self._has_buckets:
+                    line, counted = self._grown(family.name + sample.suffix, sample)
+                else:
+                    continue
+                if len(line) > DATAGRAM_BYTES:
+                    self._note_too_long(family.name)
+                elif line:
+                    yield line, counted
+
+    def _grown(self, name: str, sample: Sample) -> tuple[bytes, _Counted | None]:
+        """Return the line of what a counter has grown by; empty if it has not."""
+        labels = tuple(sample.labels.items())
+        sent = self._sent.get((name, labels))
+        increment = sample.value - (sent or 0.0)
+        if sent is not None and not increment:
+            return b"", None
+        if increment < 0 and sample.suffix != "_sum":
+            # The application has defined it anew.
+            increment = sample.value
+        return self._writer.counter(name, sample.labels, increment), _Counted(name, labels, sample.value)
+
+    def _note_too_long(self, name: str) -> None:
+        if not self._too_long:
+            self._too_long = True
+            _log.warning("the labels of the metric %s are too long for StatsD; such series are not sent", name)

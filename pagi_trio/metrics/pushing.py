@@ -1,0 +1,125 @@
+"""Who sends the numbers: one task for each exporter, in the one process that has them all.
+
+With workers that is the parent, else the server itself. The last push comes from `Pushing.finish`, once everything
+else has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from pagi_trio.config_statsd import parse_daemon
+from pagi_trio.errors import PushFailedError
+from pagi_trio.metrics import catalog
+from pagi_trio.metrics.push.protocol import families_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pagi_trio.config_statsd import StatsDSettings
+    from pagi_trio.metrics.push.protocol import Exporter
+    from pagi_trio.metrics.server_metrics import ServerMetrics
+
+LAST_PUSH_S: Final = 1.0
+"""How long the last push may take: a datagram takes no time at all, and nobody waits longer for a server to end."""
+
+_PUSHES: Final = {
+    tuple(value for _, value in series.labels): series.index
+    for series in catalog.SERIES
+    if series.metric.name == "pagi_metrics_pushes_total"
+}
+"""By exporter and outcome."""
+
+_log = logging.getLogger("pagi_trio")
+
+
+def make_exporters(settings: StatsDSettings) -> tuple[Exporter, ...]:
+    """Make what the settings ask for."""
+    if settings.address is None:
+        return ()
+    # Only where it is wanted.
+    from pagi_trio.metrics.push.statsd import StatsD  # noqa: PLC0415
+    from pagi_trio.metrics.push.statsd_format import DogStatsDWriter, StatsDWriter  # noqa: PLC0415
+
+    prefix = settings.prefix.rstrip(".") + "." if settings.prefix else ""
+    writer = DogStatsDWriter(prefix, settings.tags) if settings.flavor == "dogstatsd" else StatsDWriter(prefix)
+    has_buckets = settings.histograms == "buckets"
+    return (StatsD(parse_daemon(settings.address), writer, settings.interval_s, has_buckets=has_buckets),)
+
+
+class Pushing:
+    """The tasks that push.
+
+    Args:
+        metrics: What they push; None where metrics are off, and nothing is.
+        exporters: Where to; any number.
+    """
+
+    def __init__(self, metrics: ServerMetrics | None, exporters: Sequence[Exporter]) -> None:
+        self._metrics = metrics
+        self._exporters = exporters if metrics is not None else ()
+        self._logged: set[int] = set()
+
+    @enable_ki_protection
+    async def run(self) -> None:
+        """Push, now and then after each interval, for ever; without exporters return at once.
+
+        Cancellation: ends it; a push under way is given up.
+        """
+        async with trio.open_nursery() as nursery:
+            for exporter in self._exporters:
+                nursery.start_soon(self._repeat, exporter)
+
+    @enable_ki_protection
+    async def finish(self) -> None:
+        """Push a last time to all exporters at once; called when nothing counts any more.
+
+        Cancellation: shielded, for hardly more than a second.
+        """
+        if not self._exporters:
+            return
+        with trio.move_on_after(2 * LAST_PUSH_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for exporter in self._exporters:
+                    nursery.start_soon(self._push, exporter, LAST_PUSH_S, True)
+
+    @enable_ki_protection
+    async def _repeat(self, exporter: Exporter) -> None:
+        due = trio.current_time()
+        while True:
+            # After a loop that stood still, one push makes up for all that it missed.
+            due = max(due, trio.current_time()) + exporter.interval_s
+            await self._push(exporter, exporter.interval_s, is_last=False)
+            await trio.sleep_until(due)
+
+    @enable_ki_protection
+    async def _push(self, exporter: Exporter, limit_s: float, is_last: bool) -> None:
+        """Push once; count how that went."""
+        assert self._metrics is not None
+        outcome = "failed"
+        try:
+            with trio.move_on_after(limit_s) as limit:
+                await exporter.push(families_of(self._metrics.snapshot()), is_last=is_last)
+                outcome = "ok"
+            if limit.cancelled_caught:
+                self._log_once(exporter, f"it took more than {limit_s:g} s")
+        except PushFailedError as error:
+            self._log_once(exporter, str(error))
+        except Exception as error:  # noqa: BLE001 - an exporter may be anybody's, and raise anything
+            self._log_once(exporter, repr(error), error)
+        index = _PUSHES.get((exporter.name, outcome), _PUSHES["other", outcome])
+        self._metrics.meter.add(index)
+
+    def _log_once(self, exporter: Exporter, why: str, error: Exception | None = None) -> None:
+        if id(exporter) not in self._logged:
+            self._logged.add(id(exporter))
+            _log.warning(
+                "metrics were not pushed to %s: %s; further failures are only counted",
+                exporter.name,
+                why,
+                exc_info=error,
+            )

@@ -1,0 +1,61 @@
+"""The settings of what is sent to a StatsD daemon."""
+
+from __future__ import annotations
+
+import pytest
+
+from pagi_trio.config import Config, StatsDSettings
+from tests.unit.test_config import refusal
+
+
+def test_the_defaults():
+    assert Config().statsd == StatsDSettings(
+        address=None, flavor="statsd", prefix="", tags=(), interval_s=10.0, histograms="buckets"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("127.0.0.1", "the port is missing; StatsD's own is 8125"),
+        ("[::1]", "the port is missing; StatsD's own is 8125"),
+        ("localhost:0", "the port is missing; StatsD's own is 8125"),
+        ("localhost:", "'' is not a port, use 0 to 65535"),
+        ("8125", "the host is missing, as in 127.0.0.1:8125"),
+        ("/run/statsd.sock", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("fd://3", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        ("unix:", "the path is missing after 'unix:'"),
+    ],
+)
+def test_a_daemon_has_an_address_and_a_port(text, why):
+    assert refusal({"statsd": {"address": text}}) == f"statsd.address = {text!r}: {why}"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:8125", "[::1]:8125", "statsd.example:08125", "unix:/run/statsd.sock"])
+def test_a_daemon_may_be_anywhere(text):
+    assert Config(statsd=StatsDSettings(address=text)).statsd.address == text
+
+
+@pytest.mark.parametrize("prefix", ["web", "web.", "prod.web-1", "a_b.c"])
+def test_a_prefix_is_parts_with_dots_between(prefix):
+    assert StatsDSettings(prefix=prefix).prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", [".", "a..b", "1a", ".a", "a:b", "a|b", "a b", "ä", "a.."])
+def test_a_prefix_that_a_daemon_would_read_otherwise_is_refused(prefix):
+    assert refusal({"statsd": {"prefix": prefix}}).startswith(f"statsd.prefix = {prefix!r}: use letters")
+
+
+@pytest.mark.parametrize("tag", ["env", "env:", ":x", "1:x", "env:a|b", "env:a#b", "env:a b", "e=v:x"])
+def test_a_tag_that_a_daemon_would_read_otherwise_is_refused(tag):
+    assert "a tag is KEY:VALUE" in refusal({"statsd": {"tags": ["env:prod", tag], "flavor": "dogstatsd"}})
+
+
+def test_tags_are_for_dogstatsd():
+    tags = StatsDSettings(tags=("env:prod,az:a:b", "x:/y"), flavor="dogstatsd").tags
+    assert tags == ("env:prod", "az:a:b", "x:/y")
+    assert "needs statsd.flavor = 'dogstatsd'" in refusal({"statsd": {"tags": ["env:prod"]}})
+
+
+def test_pushing_contradicts_no_metrics():
+    assert "contradicts" in refusal({"metrics": {"enabled": False}, "statsd": {"address": "127.0.0.1:8125"}})
