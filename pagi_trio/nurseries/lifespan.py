@@ -57,6 +57,8 @@ _OUTCOMES: Final = {
 _ANSWERS: Final = {
     (_State.STARTING, "lifespan.startup.complete"): _State.STARTED,
     (_State.STARTING, "lifespan.startup.failed"): _State.FAILED,
+    # Starlette says so where its lifespan fails while it is served, and raises the error only then.
+    (_State.STARTED, "lifespan.shutdown.failed"): _State.STARTED,
     (_State.STOPPING, "lifespan.shutdown.complete"): _State.STOPPED,
     (_State.STOPPING, "lifespan.shutdown.failed"): _State.FAILED,
 }
@@ -166,7 +168,8 @@ class Lifespan:
                 log.info("the application has no lifespan, and is served without (%s)", self._message.rstrip(": "))
         else:
             handle_error(self._service, "lifespan", "its lifespan", error)
-            self._message = f"{type(error).__name__}: {error}"
+            # While it is served, all has been said by now.
+            self._message = f"{type(error).__name__}: {error}" if self._state is not _State.STARTED else ""
 
     def _ended(self) -> None:
         """Note that the application has returned, whatever it had answered before."""
@@ -176,6 +179,8 @@ class Lifespan:
         elif self._state is _State.STOPPING and not self._scope.cancelled_caught:
             self._state = _State.FAILED if self._message else _State.STOPPED
         elif self._state is _State.STARTED:
+            if self._message:
+                self._service.app_failed("lifespan", "its lifespan", f"it ended while it was served: {self._message}")
             # Nobody is left to shut down.
             self._state = _State.STOPPED
         self._answered.set()

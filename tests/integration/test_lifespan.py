@@ -339,6 +339,26 @@ async def test_each_request_gets_a_shallow_copy_of_the_state(pagi_serve, raw):
     assert server.handle.state["shared"] is shared
 
 
+@pytest.mark.parametrize("raises", [True, False])
+async def test_a_failure_while_serving_is_told_once_and_as_itself(raw, caplog, raises):
+    async def lifespan(scope, receive, send):
+        await complete(receive, send, "startup")
+        # As Starlette does, with the traceback as the message.
+        await send({"type": "lifespan.shutdown.failed", "message": "the pool is gone"})
+        if raises:
+            raise OSError("the pool is gone")
+
+    async with serving(with_lifespan(lifespan)[0]) as server:
+        assert await is_served(raw, server)
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(errors) == 1
+    if raises:
+        assert str(errors[0].exc_info[1]) == "the pool is gone"
+    else:
+        assert errors[0].getMessage().endswith("it ended while it was served: the pool is gone")
+    assert server.metrics.value("pagi_server_app_errors_total", scope="lifespan") == 1
+
+
 async def test_a_crash_while_serving_is_logged_and_counted_and_serving_goes_on(raw, caplog):
     crash = trio.Event()
 
