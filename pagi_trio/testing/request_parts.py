@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import quote
+
+_URL: Final = re.compile("(https?|wss?)://", re.IGNORECASE)
 
 GivenHeaders: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 """A mapping, or pairs where a name comes more than once."""
@@ -18,8 +21,14 @@ def encode_headers(headers: GivenHeaders) -> list[tuple[bytes, bytes]]:
 
 
 def encode_target(path: str) -> str:
-    """Return a path, with its query, in ASCII; what is quoted already stays as it is."""
-    return quote(path, safe=string.punctuation)
+    """Return a path, with its query, in ASCII; what is quoted already stays as it is.
+
+    As with httpx, it may be a whole URL, and need not begin with a slash; there is only one server to go to.
+    """
+    if _URL.match(path):
+        path = path.partition("://")[2]
+        path = path[len(path.split("/", 1)[0].split("?", 1)[0]) :]
+    return quote(path if path.startswith("/") else f"/{path}", safe=string.punctuation)
 
 
 def _to_bytes(text: str | bytes) -> bytes:

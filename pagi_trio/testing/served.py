@@ -90,7 +90,7 @@ class Served:
         """Open a WebSocket: ``async with server.websocket("/chat") as ws``, or ``ws = await ...`` and a close.
 
         Args:
-            path: Its path, with a query if need be.
+            path: Its path, with a query if need be; a whole URL is taken for its path.
             subprotocols: What the client offers to speak.
             headers: Further header fields of the handshake.
 
@@ -117,7 +117,7 @@ class Served:
         """Follow an event stream: ``async with server.sse("/events") as events``, then ``async for event in events``.
 
         Args:
-            path: Its path, with a query if need be.
+            path: Its path, with a query if need be; a whole URL is taken for its path.
             method: The method of the request.
             headers: Further header fields of the request.
             content: The body of the request.
