@@ -10,6 +10,8 @@ import time
 import httpx
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
@@ -105,6 +107,15 @@ async def test_with_types(pagi_client: testing.StartClient) -> None:
     client = await pagi_client(app)
     response = await client.get("/")
     assert response.text == "hello\n"
+
+
+@pytest.mark.trio
+@given(query=st.text())
+@settings(deadline=None)
+async def test_whatever_is_asked_is_answered(query):
+    async with testing.client(app) as client:
+        response = await client.get("/", params={"q": query})
+        assert response.status_code == 200
 
 
 @pytest.fixture
