@@ -95,12 +95,6 @@ async def call(service: Service, scope: Scope, exchange: Exchange) -> bool:
         await _drive(context, coroutine, message, exchange)
     except StopIteration:
         return False
-    except trio.Cancelled as error:
-        if trio.current_effective_deadline() == -math.inf:
-            raise
-        # Kept from a scope that has ended, and raised again: nobody is being cancelled now.
-        service.app_failed(exchange.kind, exchange, error)
-        return True
     except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
         cancelled = handle_error(service, exchange.kind, exchange, error, client_left=exchange.client_left)
         if cancelled is not None:
@@ -160,7 +154,11 @@ def handle_error(
     Returns:
         The cancellation in it, which must go on; else None.
     """
-    cancelled, rest = _split(error, lambda part: isinstance(part, trio.Cancelled))
+    cancelled: BaseException | None = None
+    rest: BaseException | None = error
+    # Else it was kept from a scope that has ended: to pass it on would end the whole server.
+    if trio.current_effective_deadline() == -math.inf:
+        cancelled, rest = _split(error, lambda part: isinstance(part, trio.Cancelled))
     interrupted, rest = _split(rest, lambda part: isinstance(part, KeyboardInterrupt))
     if interrupted is not None:
         service.interrupt()

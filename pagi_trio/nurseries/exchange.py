@@ -59,13 +59,13 @@ class HTTPExchange:
         "_request_done",
         "_response",
         "_sent",
-        "_started",
         "body",
         "complete",
         "connection",
         "disconnected",
         "head",
         "moved",
+        "started",
         "stream",
         "suspended",
         "transport",
@@ -86,7 +86,7 @@ class HTTPExchange:
         self._request_done = False
         self._response: ResponseFraming | None = None
         self._sent = 0
-        self._started = perf_counter() if connection.service.access is not None else 0.0
+        self.started = perf_counter() if connection.service.is_timed else 0.0
 
     @property
     def kind(self) -> str:
@@ -327,7 +327,7 @@ class HTTPExchange:
         size = self._sent if response is not None and response.has_body else 0
         if not status and response is not None:
             status = response.status
-        access.add(self.connection.client, request, status, size, self._started)
+        access.add(self.connection.client, request, status, size, self.started)
 
     # The end
 

@@ -74,6 +74,7 @@ class Service:
         forwarded: Reads what trusted proxies say of the client; None where nobody is trusted.
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
+        is_timed: Whether requests note when they have begun.
         on_app_error: Told what the application raised, and in what, after that has been logged; None where nobody asks.
     """
 
@@ -109,6 +110,7 @@ class Service:
         self.context: Context = copy_context()
         self.keep_alive = config.timeouts.keep_alive_s > 0
         self.draining = False
+        self.is_timed = access is not None
         self.on_app_error: Callable[[BaseException, object], None] | None = None
         self.short_head_bytes = min(config.limits.request_line_bytes, config.limits.head_bytes)
         self._said: set[str] = set()

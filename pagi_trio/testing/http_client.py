@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
 import h11
@@ -36,6 +37,7 @@ class _Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         limits = _Limits(request)
         http = await self._connect(request.url, limits)
+        began_s = perf_counter()
         try:
             failure = None
             try:
@@ -45,7 +47,7 @@ class _Transport(httpx.AsyncBaseTransport):
             # Out of the handler, so that what the application raised does not seem to come of what the client saw of
             # it. And what it has raised inside a response already comes behind what it has sent of it.
             if failure is not None or head.status_code >= 500:
-                self.check(http, request)
+                self.check(http, began_s)
             if failure is not None:
                 raise failure
         except BaseException:
@@ -55,7 +57,7 @@ class _Transport(httpx.AsyncBaseTransport):
         response = Response(
             head.status_code,
             headers=head.headers.raw_items(),
-            stream=_Body(self, http, request, limits, entry),
+            stream=_Body(self, http, began_s, limits, entry),
             extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": bytes(head.reason)},
         )
         self._network.note_client(response, http.wire)
@@ -125,10 +127,9 @@ class _Transport(httpx.AsyncBaseTransport):
         else:
             await trio.aclose_forcefully(http.wire)
 
-    def check(self, http: HTTP1, request: httpx.Request) -> None:
-        """Raise what the application has raised for a request."""
-        path, _, _query = request.url.raw_path.partition(b"?")
-        self._network.errors.check(http.wire.client, (request.method, path))
+    def check(self, http: HTTP1, began_s: float) -> None:
+        """Raise what the application has raised for a request that began then, by `perf_counter`."""
+        self._network.errors.check(http.wire.client, began_s)
 
     async def aclose(self) -> None:
         while self._idle:
@@ -138,12 +139,10 @@ class _Transport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     """The body of a response, which tells of what the application raises while it comes."""
 
-    def __init__(
-        self, transport: _Transport, http: HTTP1, request: httpx.Request, limits: _Limits, entry: OpenStream
-    ) -> None:
+    def __init__(self, transport: _Transport, http: HTTP1, began_s: float, limits: _Limits, entry: OpenStream) -> None:
         self._transport = transport
         self._http = http
-        self._request = request
+        self._began_s = began_s
         self._limits = limits
         self._entry = entry
         self._has_ended = False
@@ -165,7 +164,7 @@ class _Body(httpx.AsyncByteStream):
                 return bytes(event.data)
         self._has_ended = True
         await self._transport.release(self._http)
-        self._transport.check(self._http, self._request)
+        self._transport.check(self._http, self._began_s)
         if failure is not None:
             raise failure
         raise StopAsyncIteration

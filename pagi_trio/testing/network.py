@@ -28,8 +28,8 @@ after which people give up on a test run."""
 class Errors(Protocol):
     """What the application has raised, until the test hears of it."""
 
-    def check(self, client: Address | None, request: tuple[str, bytes] | None = None) -> None:
-        """Raise, and forget, the first error that was raised on a client's connection, or for one request on it."""
+    def check(self, client: Address | None, began_s: float = 0.0) -> None:
+        """Raise, and forget, the first error that was raised on a client's connection, or since then on it."""
         ...
 
 

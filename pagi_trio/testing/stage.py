@@ -15,7 +15,7 @@ from pagi_trio.errors import ConfigError, LifespanFailedError, PagiError
 from pagi_trio.nurseries.connection import Connection
 from pagi_trio.nurseries.service import SSE
 from pagi_trio.server import Handle, serve, serve_at
-from pagi_trio.testing.app_errors import AppErrors, unwrap
+from pagi_trio.testing.app_errors import AppErrors, set_context, unwrap
 from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads
 from pagi_trio.testing.log import ServerLog
 from pagi_trio.testing.memory import ADDRESS, MemoryListener
@@ -187,7 +187,7 @@ class _Performance:
     def present(self, served: S) -> S:
         """Take what the test gets of the server, now that it has started."""
         self._served = served
-        self.handle.server.service.on_app_error = self.errors.add
+        self.errors.listen(self.handle.server.service)
         return served
 
     def cut_clients(self) -> None:
@@ -314,4 +314,4 @@ def unwrapping() -> Iterator[None]:
             raise error
         finally:
             # It was not raised while the group was being handled.
-            error.__context__ = context
+            set_context(error, context)

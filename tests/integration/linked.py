@@ -30,7 +30,7 @@ async def linked(app, *, in_memory=False, patience_s=10, **config):
     with trio.fail_after(patience_s):
         async with serving(app, lifespan="off", **config) as server, trio.open_nursery() as nursery:
             errors = AppErrors(is_raising=True)
-            server.handle.server.service.on_app_error = errors.add
+            errors.listen(server.handle.server.service)
             over_tcp = partial(trio.open_tcp_stream, "127.0.0.1", server.port)
             open_stream = MemoryListener(server.handle.server).connect if in_memory else over_tcp
             yield Link(server, Network(open_stream, errors), errors, nursery)

@@ -333,7 +333,8 @@ async def test_an_access_log_that_cannot_be_written_costs_only_its_lines(pagi_se
 
 
 @pytest.mark.trio
-async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, caplog):
+@pytest.mark.parametrize("in_a_group", [False, True])
+async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, in_a_group):
     async def app(scope, receive, send):
         kept = None
         with trio.CancelScope() as old:
@@ -343,10 +344,11 @@ async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, cap
             except trio.Cancelled as error:
                 kept = error
                 raise
-        raise kept
+        raise BaseExceptionGroup("group", [KeyError("x"), kept]) if in_a_group else kept
 
-    server = await pagi_serve(app, lifespan="off")
-    async with raw(server) as client:
-        await client.send(GET)
-        assert (await client.read_response())[0] == 500
-    assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 1
+    server = await pagi_serve(app, lifespan="off", raise_app_exceptions=False)
+    for _ in range(2):
+        async with raw(server) as client:
+            await client.send(GET)
+            assert (await client.read_response())[0] == 500
+    assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 2

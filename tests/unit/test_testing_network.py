@@ -42,7 +42,7 @@ class Pipe:
 
 
 class NoErrors:
-    def check(self, client):
+    def check(self, client, began_s=0.0):
         pass
 
 
