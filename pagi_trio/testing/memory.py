@@ -7,16 +7,19 @@ autojump clock, whoever waits waits for nothing but time.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import count
+from operator import index
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from pagi_trio.nurseries.transport import Transport
+from pagi_trio.testing.pipes import CAPACITY_BYTES, MemorySocket, Pipe, do_nothing
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from pagi_trio.asgi import Address
     from pagi_trio.nurseries.readiness import EpollPoller, Readable
@@ -27,119 +30,6 @@ ADDRESS: Final = ("testserver", 80)
 
 FIRST_PORT: Final = 50000
 """The port of the first client; each has the next, so that applications can tell them apart."""
-
-CAPACITY_BYTES: Final = 65536
-"""What a pipe holds before its sender has to wait: little beside a kernel's buffers, so that one who does not read is
-felt soon."""
-
-
-class _Pipe:
-    """Bytes in one direction.
-
-    Attributes:
-        is_ended: Whether nothing more comes.
-        is_broken: Whether what has come was cut off: its reader gets an error behind it.
-        is_unread: Whether nobody reads any more: its writer gets an error.
-        on_data: Called when a reader should look again.
-        on_room: Called when a writer should.
-    """
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.is_ended = False
-        self.is_broken = False
-        self.is_unread = False
-        self.on_data: Callable[[], object] = _do_nothing
-        self.on_room: Callable[[], object] = _do_nothing
-
-    def put(self, data: bytes | memoryview) -> int:
-        """Take as much as there is room for.
-
-        Raises:
-            BlockingIOError: If there is none.
-            BrokenPipeError: If nobody will read it.
-        """
-        if self.is_unread:
-            raise BrokenPipeError("the other end is closed")
-        room = CAPACITY_BYTES - len(self.data)
-        if room <= 0 and data:
-            raise BlockingIOError
-        part = data[:room]
-        self.data += part
-        self.on_data()
-        return len(part)
-
-    def take(self, most: int) -> bytes:
-        """Return what has come, ``b""`` at the end.
-
-        Raises:
-            BlockingIOError: If nothing has.
-            ConnectionResetError: If nothing more comes, and not because the writer was done.
-        """
-        if self.data:
-            taken = bytes(self.data[:most])
-            del self.data[:most]
-            self.on_room()
-            return taken
-        if self.is_broken:
-            raise ConnectionResetError("the other end has reset the connection")
-        if self.is_ended:
-            return b""
-        raise BlockingIOError
-
-    def end(self, *, by_reset: bool = False) -> None:
-        """Let the reader know that nothing more comes."""
-        if not self.is_ended:
-            self.is_ended = True
-            self.is_broken = by_reset
-            self.on_data()
-
-    def abandon(self) -> None:
-        """Let the writer know that nobody reads any more."""
-        self.is_unread = True
-        self.data.clear()
-        self.on_room()
-
-
-def _do_nothing() -> None:
-    pass
-
-
-class MemorySocket:
-    """One end of two pipes, as much of a non-blocking socket as servers and clients of this package use."""
-
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
-        self.incoming = incoming
-        self.outgoing = outgoing
-        self.resets = False
-        self.is_closed = False
-
-    def recv(self, size: int) -> bytes:
-        """As `socket.socket.recv`."""
-        return self.incoming.take(size)
-
-    def recv_into(self, buffer: memoryview) -> int:
-        """As `socket.socket.recv_into`."""
-        data = self.recv(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def send(self, data: bytes | memoryview) -> int:
-        """As `socket.socket.send`."""
-        if self.outgoing.is_ended:
-            raise BrokenPipeError("this end has been shut down")
-        return self.outgoing.put(data)
-
-    def shutdown(self, _how: int) -> None:
-        """Send no more (a half-close)."""
-        self.outgoing.end()
-
-    def close(self) -> None:
-        """End both directions; the peer gets a reset if that was asked for, or something it sent was not read."""
-        if not self.is_closed:
-            self.is_closed = True
-            self.outgoing.end(by_reset=self.resets or bool(self.incoming.data))
-            self.incoming.abandon()
 
 
 class _Told:
@@ -160,7 +50,7 @@ class _Told:
 
     def unregister(self, _readable: Readable) -> None:
         """As `EpollPoller.unregister`."""
-        self._sock.incoming.on_data = _do_nothing
+        self._sock.incoming.on_data = do_nothing
 
 
 class MemoryTransport(Transport):
@@ -187,7 +77,8 @@ class MemoryTransport(Transport):
         self._room.unpark_all()
 
     def _count_undelivered(self) -> int:
-        return len(self._memory.outgoing.data)
+        # What is sent has arrived, as what a kernel has acknowledged, whether or not anybody has read it.
+        return 0
 
     def _make_close_reset(self) -> None:
         self._memory.resets = True
@@ -205,51 +96,62 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._memory = memory
         self._data = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
+        self._busy: set[str] = set()
         memory.incoming.on_data = self._data.unpark_all
         memory.outgoing.on_room = self._room.unpark_all
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As `trio.abc.SendStream.send_all`."""
-        await trio.lowlevel.checkpoint()
-        view = memoryview(data).cast("B")
-        while view:
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
             self._check_open()
-            try:
-                view = view[self._memory.send(view) :]
-            except BlockingIOError:
-                await self._room.park()
-            except ConnectionError as error:
-                raise trio.BrokenResourceError(str(error)) from error
+            if self._memory.outgoing.is_ended:
+                raise trio.ClosedResourceError("this end has sent its end already")
+            view = memoryview(data).cast("B")
+            while view:
+                try:
+                    view = view[self._memory.send(view) :]
+                except BlockingIOError:
+                    await self._room.park()
+                    self._check_open()
+                except ConnectionError as error:
+                    raise trio.BrokenResourceError(str(error)) from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """As `trio.abc.SendStream.wait_send_all_might_not_block`."""
-        await trio.lowlevel.checkpoint()
-        outgoing = self._memory.outgoing
-        while len(outgoing.data) >= CAPACITY_BYTES and not outgoing.is_unread:
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
             self._check_open()
-            await self._room.park()
+            outgoing = self._memory.outgoing
+            while len(outgoing.data) >= CAPACITY_BYTES and not outgoing.is_unread:
+                await self._room.park()
+                self._check_open()
 
     async def send_eof(self) -> None:
         """As `trio.abc.HalfCloseableStream.send_eof`."""
-        await trio.lowlevel.checkpoint()
-        self._check_open()
-        self._memory.shutdown(0)
+        with self._alone("send"):
+            await trio.lowlevel.checkpoint()
+            self._check_open()
+            self._memory.shutdown(0)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As `trio.abc.ReceiveStream.receive_some`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            self._check_open()
-            try:
-                data = self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
-            except BlockingIOError:
-                await self._data.park()
-            except ConnectionError as error:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                raise trio.BrokenResourceError(str(error)) from error
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return data
+        if max_bytes is not None and index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._alone("receive"):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while True:
+                self._check_open()
+                try:
+                    data = self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
+                except BlockingIOError:
+                    await self._data.park()
+                except ConnectionError as error:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    raise trio.BrokenResourceError(str(error)) from error
+                else:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return data
 
     @property
     def is_readable(self) -> bool:
@@ -271,6 +173,17 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """As `trio.abc.AsyncResource.aclose`."""
         self.close()
         await trio.lowlevel.checkpoint()
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Refuse a second task meanwhile, as sockets do."""
+        if what in self._busy:
+            raise trio.BusyResourceError(f"another task is already about to {what} on this stream")
+        self._busy.add(what)
+        try:
+            yield
+        finally:
+            self._busy.discard(what)
 
     def _check_open(self) -> None:
         if self._memory.is_closed:
@@ -297,7 +210,7 @@ class MemoryListener:
         await trio.lowlevel.checkpoint()
         if self._server.public.stopping.is_set():
             raise ConnectionRefusedError("the server has stopped")
-        up, down = _Pipe(), _Pipe()
+        up, down = Pipe(), Pipe()
         client = "127.0.0.1", next(self._ports)
         transport = MemoryTransport(MemorySocket(up, down))
         # As if a listener had accepted it, and not from the context of whoever connects.

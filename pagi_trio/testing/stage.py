@@ -274,7 +274,12 @@ async def _open_socket(url: str) -> trio.SocketStream:
     parts = urlsplit(url)
     assert parts.hostname is not None, "the server has made this URL"
     assert parts.port is not None, "with its port"
-    return await trio.open_tcp_stream(_LOOPBACK.get(parts.hostname, parts.hostname), parts.port)
+    try:
+        return await trio.open_tcp_stream(_LOOPBACK.get(parts.hostname, parts.hostname), parts.port)
+    except OSError as error:
+        # Trio tries all addresses of a name, and tells why each has failed in a group; here there is one.
+        group = error.__cause__
+        raise unwrap(group) if isinstance(group, ExceptionGroup) else error from None
 
 
 @asynccontextmanager

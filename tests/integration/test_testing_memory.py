@@ -108,7 +108,7 @@ async def test_a_client_may_shut_down_its_direction_and_read_on():
         stream = await listener.connect()
         await stream.send_all(GET)
         await stream.send_eof()
-        with pytest.raises(trio.BrokenResourceError):
+        with pytest.raises(trio.ClosedResourceError):
             await stream.send_all(b"more")
         assert (await read_all(stream)).endswith(b"hello")
 

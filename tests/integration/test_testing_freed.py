@@ -1,0 +1,45 @@
+"""A suite of many tests holds on to none of what they served."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import trio
+
+from pagi_trio import testing
+from pagi_trio.nurseries.connection import Connection
+from pagi_trio.nurseries.transport import Transport
+from pagi_trio.server import Server
+from pagi_trio.testing import Served, Wire
+from tests.integration.conftest import hello
+
+TESTS = 50
+"""Half of them fail. A leak shows with few; this many take a second."""
+
+
+def count_alive():
+    gc.collect()
+    kinds = Server, Transport, Connection, Served, Wire
+    return sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+
+async def one_test(serving, *, fails):
+    async with serving(hello, lifespan="off") as server:
+        await server.http.get("/")
+        async with await server.connect() as wire:
+            await wire.send_all(b"GET / HTTP/1.1\r\n")
+        if fails:
+            await server.http.send(server.http.build_request("GET", "/"), stream=True)
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("serving", [testing.serve, testing.client])
+def test_nothing_of_a_test_outlives_it(serving):
+    before = count_alive()
+    for number in range(TESTS):
+        try:
+            trio.run(lambda fails: one_test(serving, fails=fails), number % 2 == 1)
+        except ZeroDivisionError:
+            continue
+    assert count_alive() <= before
