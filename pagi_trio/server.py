@@ -310,6 +310,7 @@ class Server:
     ) -> None:
         """Be the server nursery."""
         self.meter.sample(self.service.sample_states)
+        self.meter.start_clock(trio.current_time())
         self.meter.set(_STARTED, time.time())
         try:
             await self._run_tasks(shutdown_trigger, task_status)

@@ -1,383 +1,120 @@
-"""Every metric of the server, in one table.
-
-The store's layout, the series that are present with 0 from the start, HELP and TYPE, and the reference page
-all derive from it; that page also says what its words mean (a connection, a message, an event, a byte).
-"""
+"""The series of the table, and their places in the store."""
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-import trio
+from pagi_trio.metrics.table import CATALOG, CLOSE_CODES, CLOSE_REASONS, CLOSE_SIDES, INFO, Aggregation, Kind, Metric
 
-from pagi_trio.version import __version__
+__all__ = [
+    "CATALOG",
+    "CLOSE_CODES",
+    "CLOSE_REASONS",
+    "CLOSE_SIDES",
+    "HISTOGRAM_PARTS",
+    "INFO",
+    "PLACES",
+    "SERIES",
+    "Aggregation",
+    "Kind",
+    "Metric",
+    "Series",
+    "by_label",
+    "find",
+    "index",
+    "is_by_slot",
+]
 
-Kind: TypeAlias = Literal["counter", "gauge"]
-Aggregation: TypeAlias = Literal["sum", "max", "parent", "last", "slot"]
-"""How one number comes from several processes: their sum, the maximum of those alive, the value that the parent
-process owns, that of the last process that ended, or none, but a series for each worker, labelled by its slot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One family of series.
-
-    Attributes:
-        name: As it stands on the page; a counter's ends in ``_total``.
-        kind: What may happen to its value: a counter never decreases.
-        help: One or two short sentences; the contract of what is counted.
-        labels: Each label's name and the closed set of its values.
-        aggregation: How the values of several processes become one; by ``slot``, the page adds a label ``worker``.
-        unit: What one is, for the reference page; empty where the name says it.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    aggregation: Aggregation = "sum"
-    unit: str = ""
+HISTOGRAM_PARTS: Final = ("_bucket", "_count", "_sum")
+"""What a histogram's samples are called, behind its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One number: a metric with one value for each of its labels.
+    """A metric with one value for each of its labels.
 
     Attributes:
         metric: The family it belongs to.
         labels: Label names and values, in the order of the family's labels.
-        index: Its place in the store.
+        index: Its place in the store, the first of `width`.
     """
 
     metric: Metric
     labels: tuple[tuple[str, str], ...]
     index: int
 
-
-INFO: Final = Metric(
-    "pagi_server_info",
-    "gauge",
-    "Always 1; its labels are the versions of the server, of Python and of Trio.",
-    labels=(
-        ("version", (__version__,)),
-        ("python", (platform.python_version(),)),
-        ("trio", (trio.__version__,)),
-    ),
-    aggregation="parent",
-)
-
-CLOSE_REASONS: Final = (
-    *("done", "client_closed", "client_timeout", "idle_timeout", "keepalive_timeout", "write_timeout", "write_error"),
-    *("read_error", "protocol_error", "server_shutdown", "server_error", "body_too_large", "queue_overflow"),
-)
-"""Why a connection ended: the disconnect reasons that applications are told, and ``done``."""
-
-CLOSE_CODES: Final = (
-    *("1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013", "1014"),
-    *("3xxx", "4xxx", "other"),
-)
-
-CLOSE_SIDES: Final = ("client", "server", "none")
-
-CATALOG: Final[tuple[Metric, ...]] = (
-    INFO,
-    Metric(
-        "pagi_server_start_time_seconds",
-        "gauge",
-        "When the server started, in seconds since the Unix epoch.",
-        aggregation="parent",
-        unit="seconds",
-    ),
-    Metric(
-        "pagi_server_connections_total",
-        "counter",
-        "Accepted connections, the TLS handshake included; those refused by a limit do not count.",
-    ),
-    Metric(
-        "pagi_server_connections_active",
-        "gauge",
-        "Connections that are open now, idle keep-alive included.",
-    ),
-    Metric(
-        "pagi_server_connections_by_state",
-        "gauge",
-        "Open connections by what they are busy with; the sum over state is pagi_server_connections_active.",
-        labels=(("state", ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")),),
-    ),
-    Metric(
-        "pagi_server_connections_limit",
-        "gauge",
-        "The most connections that may be open at a time, in all processes together.",
-    ),
-    Metric(
-        "pagi_server_connections_rejected_total",
-        "counter",
-        "Connections turned away before a request of theirs was read: beyond the limit, which no other metric counts, "
-        "because the server stops, or since their TLS handshake failed or took too long.",
-        labels=(("reason", ("limit", "shutdown", "handshake")),),
-    ),
-    Metric(
-        "pagi_server_connections_closed_total",
-        "counter",
-        "Connections that ended, by why; done is after a whole response or a WebSocket's closing handshake. "
-        "With the open ones, these are all that were accepted: those of a worker that was killed are a server_error.",
-        labels=(("reason", CLOSE_REASONS),),
-    ),
-    Metric(
-        "pagi_server_accept_errors_total",
-        "counter",
-        "Times that accepting a connection failed: no file descriptors left in the process or on the machine, "
-        "the connection gone already, or another error.",
-        labels=(("kind", ("emfile", "enfile", "econnaborted", "other")),),
-    ),
-    Metric(
-        "pagi_server_tls_handshakes_total",
-        "counter",
-        "TLS handshakes that ended, by how; those that only a stop of the server ended count as failed.",
-        labels=(("outcome", ("ok", "failed", "timeout")),),
-    ),
-    Metric(
-        "pagi_server_workers_active",
-        "gauge",
-        "Worker processes that are alive; a server of one process is its own one worker.",
-        aggregation="parent",
-    ),
-    Metric(
-        "pagi_server_worker_spawns_total",
-        "counter",
-        "Worker processes started; a server of one process is its own one worker.",
-        aggregation="parent",
-    ),
-    Metric(
-        "pagi_server_workers_configured",
-        "gauge",
-        "Worker processes that are wanted; TTIN and TTOU change it.",
-        aggregation="parent",
-    ),
-    Metric(
-        "pagi_server_worker_exits_total",
-        "counter",
-        "Worker processes that ended, by why: as told, recycled for max_requests, by an error or a signal of its own, "
-        "by SIGKILL, because its loop stood, or before it was ready.",
-        labels=(("reason", ("clean", "recycled", "crashed", "killed", "hung", "startup_failed")),),
-        aggregation="parent",
-    ),
-    Metric(
-        "pagi_server_worker_up",
-        "gauge",
-        "1 from the end of the worker's lifespan startup until it drains.",
-        aggregation="slot",
-    ),
-    Metric(
-        "pagi_server_worker_start_time_seconds",
-        "gauge",
-        "When the worker was started, in seconds since the Unix epoch.",
-        aggregation="slot",
-        unit="seconds",
-    ),
-    Metric(
-        "pagi_server_worker_blocked_seconds",
-        "gauge",
-        "How long the worker's event loop has stood still; read from outside while it stands.",
-        aggregation="slot",
-        unit="seconds",
-    ),
-    Metric(
-        "pagi_server_draining",
-        "gauge",
-        "1 once the server stops and takes no new connections.",
-        aggregation="parent",
-    ),
-    Metric(
-        "pagi_server_app_errors_total",
-        "counter",
-        "Exceptions that the application let out, by the type of the scope it was called with.",
-        labels=(("scope", ("http", "websocket", "sse", "lifespan")),),
-    ),
-    Metric(
-        "pagi_server_lifespan_startup_seconds",
-        "gauge",
-        "How long the application took to start; the longest of the live workers, or that of the last one.",
-        aggregation="max",
-        unit="seconds",
-    ),
-    Metric(
-        "pagi_server_lifespan_shutdown_seconds",
-        "gauge",
-        "How long the application took to shut down; of the last worker that ended.",
-        aggregation="last",
-        unit="seconds",
-    ),
-    Metric(
-        "pagi_server_lifespan_failures_total",
-        "counter",
-        "Application starts and shutdowns that failed or ran out of time.",
-        labels=(("phase", ("startup", "shutdown")),),
-    ),
-    Metric(
-        "pagi_websocket_connections_total",
-        "counter",
-        "WebSocket handshakes that were accepted.",
-    ),
-    Metric(
-        "pagi_websocket_connections_active",
-        "gauge",
-        "WebSocket connections that are open now.",
-    ),
-    Metric(
-        "pagi_websocket_handshakes_total",
-        "counter",
-        "Requests for a WebSocket, by what became of them: accepted, refused by another response, invalid, "
-        "or abandoned, since the client left, or the server was stopped at once, before there was an answer.",
-        labels=(("outcome", ("accepted", "refused", "invalid", "abandoned")),),
-    ),
-    Metric(
-        "pagi_websocket_closes_total",
-        "counter",
-        "WebSocket connections that ended, by close code and by whose Close frame came first; "
-        "1006 and none is without one, as are those of a worker that was killed. "
-        "With the open ones, these are all that were accepted.",
-        labels=(("code", CLOSE_CODES), ("side", CLOSE_SIDES)),
-    ),
-    Metric(
-        "pagi_websocket_messages_received_total",
-        "counter",
-        "WebSocket data messages received whole and valid, however fragmented; control frames do not count.",
-    ),
-    Metric(
-        "pagi_websocket_messages_sent_total",
-        "counter",
-        "WebSocket data messages whose last byte the kernel has taken; control frames do not count.",
-    ),
-    Metric(
-        "pagi_websocket_bytes_received_total",
-        "counter",
-        "Payload bytes of the WebSocket messages received, after inflating, text as UTF-8.",
-        unit="bytes",
-    ),
-    Metric(
-        "pagi_websocket_bytes_sent_total",
-        "counter",
-        "Payload bytes of the WebSocket messages sent, before deflating, text as UTF-8.",
-        unit="bytes",
-    ),
-    Metric(
-        "pagi_sse_connections_total",
-        "counter",
-        "Event streams started: responses of status 200 and type text/event-stream, to any method but HEAD.",
-    ),
-    Metric(
-        "pagi_sse_connections_active",
-        "gauge",
-        "Event streams that are open now.",
-    ),
-    Metric(
-        "pagi_sse_events_sent_total",
-        "counter",
-        "Events sent: blocks with data, ended by a blank line; comments and heartbeats do not count.",
-    ),
-    Metric(
-        "pagi_sse_bytes_sent_total",
-        "counter",
-        "Body bytes of event streams sent, comments included, before chunking and TLS.",
-        unit="bytes",
-    ),
-    Metric(
-        "pagi_metrics_scrapes_total",
-        "counter",
-        "GET requests for this page, this one included.",
-    ),
-    Metric(
-        "pagi_metrics_flushes_total",
-        "counter",
-        "Times that waiting message counts were added to the totals.",
-    ),
-    Metric(
-        "pagi_metrics_pushes_total",
-        "counter",
-        "Times that all metrics were handed to an exporter that sends them somewhere, by what came of it.",
-        labels=(("exporter", ("statsd", "other")), ("outcome", ("ok", "failed"))),
-    ),
-    Metric(
-        "pagi_metrics_dropped_series_total",
-        "counter",
-        "Series of the application's own metrics that found no room in what workers share.",
-    ),
-    Metric(
-        "pagi_metrics_errors_total",
-        "counter",
-        "Failures inside the metrics themselves, by part.",
-        labels=(("part", ("flush", "render")),),
-    ),
-)
+    @property
+    def width(self) -> int:
+        """How many places it has: one, or what `Histogram` needs for one."""
+        # The buckets and the one above them, the sum, and what rounding takes from it.
+        return len(self.metric.buckets) + 3 if self.metric.kind == "histogram" else 1
 
 
 def _lay_out() -> tuple[Series, ...]:
-    """Give every combination of label values its place, in the order of the table."""
-    combinations = [
-        (metric, tuple(zip((label for label, _ in metric.labels), values, strict=True)))
-        for metric in CATALOG
-        for values in product(*(values for _, values in metric.labels))
-    ]
-    return tuple(Series(metric, labels, index) for index, (metric, labels) in enumerate(combinations))
+    """Give every combination of label values its places, in the order of the table."""
+    laid_out: list[Series] = []
+    place = 0
+    for metric in CATALOG:
+        for values in product(*(values for _, values in metric.labels)):
+            labels = tuple(zip((label for label, _ in metric.labels), values, strict=True))
+            laid_out.append(Series(metric, labels, place))
+            place += laid_out[-1].width
+    return tuple(laid_out)
 
 
 SERIES: Final[tuple[Series, ...]] = _lay_out()
 
+PLACES: Final = SERIES[-1].index + SERIES[-1].width
+"""How many places all series have."""
+
 _METRICS: Final = {metric.name: metric for metric in CATALOG}
-_INDEX: Final = {(series.metric.name, frozenset(series.labels)): series.index for series in SERIES}
+_SERIES: Final = {(series.metric.name, frozenset(series.labels)): series for series in SERIES}
+_NAMES: Final = [
+    name
+    for metric in CATALOG
+    for name in ([metric.name + part for part in HISTOGRAM_PARTS] if metric.kind == "histogram" else [metric.name])
+]
 
 
-def index(name: str, /, **labels: str) -> int:
-    """Return the place of a series in the store.
+def find(name: str, /, **labels: str) -> Series:
+    """Return a series.
 
     Args:
-        name: The metric's name, as on the page.
+        name: The metric's name; a histogram's without what the names of its samples end in.
         labels: A value for each of its labels.
 
     Raises:
         KeyError: If there is no such metric, or it has other labels or values; the message names what fits.
     """
     try:
-        return _INDEX[name, frozenset(labels.items())]
+        return _SERIES[name, frozenset(labels.items())]
     except KeyError:
         raise KeyError(_misfit(name, labels)) from None
+
+
+def index(name: str, /, **labels: str) -> int:
+    """Return the place of a series that is one number.
+
+    Args:
+        name: The metric's name, as on the page.
+        labels: A value for each of its labels.
+
+    Raises:
+        KeyError: If there is no such metric, it has other labels or values, or it is a histogram; the message names
+            what fits.
+    """
+    series = find(name, **labels)
+    if series.metric.kind == "histogram":
+        raise KeyError(f"{name} is a histogram, with {', '.join(name + part for part in HISTOGRAM_PARTS)}")
+    return series.index
 
 
 def by_label(name: str) -> dict[str, int]:
     """Return the places of all series of a metric with one label, by that label's value."""
     return {series.labels[0][1]: series.index for series in SERIES if series.metric.name == name}
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """A counter of beginnings and the counter of their ends, by index: what was begun and not ended is open.
-
-    Attributes:
-        begun: The series that counts beginnings.
-        ended: All series that count ends.
-        cut: The one of them that is for what was open when its process was killed.
-    """
-
-    begun: int
-    ended: tuple[int, ...]
-    cut: int
-
-
-def _balance(begun: str, ended: str, **cut: str) -> Balance:
-    ends = tuple(series.index for series in SERIES if series.metric.name == ended)
-    return Balance(index(begun), ends, index(ended, **cut))
-
-
-BALANCES: Final = (
-    _balance("pagi_server_connections_total", "pagi_server_connections_closed_total", reason="server_error"),
-    _balance("pagi_websocket_connections_total", "pagi_websocket_closes_total", code="1006", side="none"),
-)
-"""What stays true though a worker is killed, which cannot count the ends of what it had open."""
 
 
 def is_by_slot(name: str) -> bool:
@@ -390,7 +127,7 @@ def _misfit(name: str, labels: dict[str, str]) -> str:
     """Say in one line why a name with these labels is no series, and what would be."""
     metric = _METRICS.get(name)
     if metric is None:
-        near = get_close_matches(name, _METRICS, n=1)
+        near = get_close_matches(name, _NAMES, n=1)
         return f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     wanted = dict(metric.labels)
     if labels.keys() != wanted.keys():

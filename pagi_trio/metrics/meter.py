@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
@@ -15,19 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pagi_trio.metrics.snapshot import Snapshot
+    from pagi_trio.metrics.writer import Writer
 
 FLUSH_INTERVAL_S: Final = 0.05
 """How long counts wait to be folded: no scrape sees it, and twenty folds a second cost nothing measurable."""
-
-
-class Writer(Protocol):
-    """What takes single numbers: a segment, a meter, or nobody."""
-
-    def add(self, index: int, amount: float = 1.0) -> None:
-        """Add to a series at once, by its place in the store."""
-
-    def set(self, index: int, value: float) -> None:
-        """Overwrite a series at once, by its place in the store."""
 
 
 class Meter:
@@ -45,9 +36,10 @@ class Meter:
         owner: Takes the series that belong to the parent; in a worker, nobody.
         websocket: The tally of WebSocket messages.
         sse: The tally of event streams.
+        epoch: When its clock began, by Trio's.
     """
 
-    __slots__ = ("_flush", "_segment", "_store", "_thread", "owner", "sse", "websocket")
+    __slots__ = ("_flush", "_segment", "_store", "_thread", "epoch", "owner", "sse", "websocket")
 
     def __init__(self, store: Store, slot: int | None, *, is_owner: bool, interval_s: float = FLUSH_INTERVAL_S) -> None:
         self._store = store
@@ -55,6 +47,7 @@ class Meter:
         self._segment = store.parent if slot is None else store.slot(slot)
         self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
+        self.epoch = 0.0
         self.websocket = self._flush.tally(
             MessageTally,
             catalog.index("pagi_websocket_messages_received_total"),
@@ -66,6 +59,7 @@ class Meter:
             EventTally,
             catalog.index("pagi_sse_events_sent_total"),
             catalog.index("pagi_sse_bytes_sent_total"),
+            catalog.index("pagi_sse_comments_sent_total"),
         )
 
     @classmethod
@@ -83,6 +77,15 @@ class Meter:
     def set(self, index: int, value: float) -> None:
         """Overwrite a series at once, by its place in the store."""
         self._segment.set(index, value)
+
+    def start_clock(self, now: float) -> None:
+        """Begin to tell the time, before anything is counted in that has to be counted out.
+
+        Args:
+            now: What Trio's clock shows.
+        """
+        self.epoch = now
+        self._segment.start_clock()
 
     def sample(self, callback: Callable[[], None]) -> None:
         """Call something before each fold, to `set` what is cheaper to look up than to count."""
@@ -123,19 +126,24 @@ class NullMeter:
         owner: Itself.
         websocket: A tally that nobody folds.
         sse: A tally that nobody folds.
+        epoch: No time at all.
     """
 
-    __slots__ = ("owner", "sse", "websocket")
+    __slots__ = ("epoch", "owner", "sse", "websocket")
 
     def __init__(self) -> None:
         self.owner: Writer = self
         self.websocket = MessageTally()
         self.sse = EventTally()
+        self.epoch = 0.0
 
     def add(self, index: int, amount: float = 1.0) -> None:
         """Do nothing."""
 
     def set(self, index: int, value: float) -> None:
+        """Do nothing."""
+
+    def start_clock(self, now: float) -> None:
         """Do nothing."""
 
     def sample(self, callback: Callable[[], None]) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pagi_trio.metrics.catalog import CATALOG, INFO
+from pagi_trio.metrics.table import CATALOG, INFO
 
 if TYPE_CHECKING:
-    from pagi_trio.metrics.catalog import Metric
+    from collections.abc import Iterator
+
+    from pagi_trio.metrics.table import Metric
 
 _INTRODUCTION: Final = """\
 # Metrics
 
-<!-- Rendered from pagi_trio/metrics/catalog.py by `python -m pagi_trio.metrics.reference`; do not edit. -->
+<!-- Rendered from pagi_trio/metrics/table.py by `python -m pagi_trio.metrics.reference`; do not edit. -->
 
 Every series below is on the page from the first scrape, with 0 where nothing has happened yet. No label ever
 carries a path, an address or a process id. The page also has `process_*`, `python_*` and the application's own
@@ -34,9 +36,12 @@ carries a path, an address or a process id. The page also has `process_*`, `pyth
   application's payload: after inflating, before deflating, text as UTF-8.
 - **Event stream** (`pagi_sse_*`): a response of status 200 and type `text/event-stream` to any method but HEAD.
 - **Event**: a block that a browser would dispatch, with at least one `data` field and a blank line at its end.
-  Comments, and blocks with only an id or a retry, are none. An event stream's **bytes** are those of its body,
-  framing and comments included, before chunking and TLS. With a `Content-Encoding`, streams and bytes count, events
-  do not.
+  Comments, and blocks with only an id or a retry, are none. A **comment** is a line that begins with a colon; a
+  heartbeat is usually one. An event stream's **bytes** are those of its body, framing and comments included, before
+  chunking and TLS. With a `Content-Encoding`, streams and bytes count, events and comments do not.
+- **Seconds** of what has ended (`*_seconds`, histograms): they count when it does, and so know nothing of what is
+  still open. A session or a stream may be over long before its connection is. Of what a killed worker had open, only
+  the mean age is known: each counts with that.
 - **Worker** (`pagi_server_worker*`): a process that serves. A server of one process is its own one worker. While
   workers are replaced, the old and the new are active together; one that waits to be started again is not active.
 - **Slot**: the number of a worker, the value of the label `worker`. It is used again once its worker has ended, and
@@ -49,9 +54,10 @@ carries a path, an address or a process id. The page also has `process_*`, `pyth
   adds them when it goes on.
 - Counters never decrease while the server lives, whichever page is read and whatever becomes of a worker. Its
   connections are no longer active once the parent knows of its end, and count in the same moment as closed: by
-  `server_error`, and WebSockets by 1006, if it was killed.
+  `server_error`, as event streams do, and WebSockets by 1006, if it was killed.
 - At every moment `pagi_server_connections_total` is the active connections and the sum of
-  `pagi_server_connections_closed_total`, and the same goes for WebSockets and `pagi_websocket_closes_total`. A client
+  `pagi_server_connections_closed_total`, and the same goes for WebSockets and `pagi_websocket_closes_total`, and for
+  event streams and `pagi_sse_closes_total`. The `_count` of their seconds is the number of the ends. A client
   that leaves behind more messages than its application takes counts as 1006 when that is seen, though a Close may come
   behind them.
 - The numbers equal what the clients count, for connections that ended by a close handshake or a completed response.
@@ -77,11 +83,16 @@ def render() -> str:
     return f"{_INTRODUCTION}\n{table}"
 
 
+def _bounds(metric: Metric) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if metric.buckets:
+        yield "le", (*(f"{bound:g}" for bound in metric.buckets), "+Inf")
+
+
 def _row(metric: Metric) -> list[str]:
     labels = "; ".join(
         # The versions in use are no part of the contract.
         f"`{label}`" if metric is INFO else f"`{label}`: {', '.join(values)}"
-        for label, values in metric.labels
+        for label, values in (*metric.labels, *_bounds(metric))
     )
     return [f"`{metric.name}`", metric.kind, metric.unit, labels, metric.aggregation, metric.help]
 

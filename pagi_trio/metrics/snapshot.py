@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import aggregate
+from pagi_trio.metrics.application import Sample, aggregate
 from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.histogram import HISTOGRAMS, histogram, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pagi_trio.metrics.application import AppFamily, Source
-    from pagi_trio.metrics.catalog import Metric
+    from pagi_trio.metrics.catalog import Aggregation, Metric
 
 WORKER_LABEL: Final = "worker"
 """What tells apart the series that each worker has of its own."""
+
+_AGGREGATIONS: Final = tuple(one.metric.aggregation for one in SERIES for _ in range(one.width))
+"""How the values of several processes become one, place by place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,12 @@ class Snapshot:
 
     def __init__(self, reading: Reading) -> None:
         rows = list(reading.live.values())
-        columns = zip(*rows, strict=True) if rows else (() for _ in SERIES)
-        self._values = [
-            _aggregate(series.metric, parent, retired, column)
-            for series, parent, retired, column in zip(SERIES, reading.parent, reading.retired, columns, strict=True)
-        ]
+        columns = zip(*rows, strict=True) if rows else repeat(())
+        # Behind the places of the series come some that no page shows.
+        columns = zip(_AGGREGATIONS, reading.parent, reading.retired, columns, strict=False)
+        self._values = [_aggregate(*column) for column in columns]
+        for one in HISTOGRAMS.values():
+            self._values[one.total] = one.sum_up((reading.parent, reading.retired, *rows))
         self._live = reading.live
         self._sources = reading.sources
         self.pids: Mapping[str, int] = reading.pids
@@ -66,8 +72,9 @@ class Snapshot:
         """Return one series' value.
 
         Args:
-            name: The metric's name, as on the page.
-            labels: A value for each of its labels; for what each worker has of its own, ``worker`` is its slot.
+            name: The metric's name, as on the page; a histogram's with ``_count``, ``_sum`` or ``_bucket``.
+            labels: A value for each of its labels; for what each worker has of its own, ``worker`` is its slot, and
+                for a bucket, ``le`` its upper bound.
 
         Raises:
             KeyError: If there is no such series; the message names what fits.
@@ -77,30 +84,36 @@ class Snapshot:
             if labels.keys() != {WORKER_LABEL} or labels[WORKER_LABEL] not in by_slot:
                 raise KeyError(f"{name} takes worker, one of {', '.join(by_slot) or 'none that lives'}")
             return by_slot[labels[WORKER_LABEL]]
+        part = part_of(name)
+        if part is not None:
+            le = labels.pop("le", None) if part[1] == "_bucket" else None
+            return histogram(part[0], **labels).value(self._values, part[1], le)
         return self._values[catalog.index(name, **labels)]
 
-    def __iter__(self) -> Iterator[tuple[Metric, list[tuple[dict[str, str], float]]]]:
-        """Yield each metric, in the order of the catalog, with the labels and value of each of its series."""
-        samples: dict[str, list[tuple[dict[str, str], float]]] = {metric.name: [] for metric in catalog.CATALOG}
-        for series, value in zip(SERIES, self._values, strict=True):
+    def __iter__(self) -> Iterator[tuple[Metric, list[Sample]]]:
+        """Yield each metric, in the order of the catalog, with its samples, named by it and their suffix."""
+        samples: dict[str, list[Sample]] = {metric.name: [] for metric in catalog.CATALOG}
+        for series in SERIES:
+            found = samples[series.metric.name]
             if series.metric.aggregation == "slot":
-                found = [({WORKER_LABEL: slot}, one) for slot, one in self._by_slot(series.index)]
-                samples[series.metric.name] += found
+                found += [Sample("", {WORKER_LABEL: slot}, one) for slot, one in self._by_slot(series.index)]
+            elif series.metric.kind == "histogram":
+                found += HISTOGRAMS[series.metric.name, frozenset(series.labels)].samples(self._values)
             else:
-                samples[series.metric.name].append((dict(series.labels), value))
+                found.append(Sample("", dict(series.labels), self._values[series.index]))
         return ((metric, samples[metric.name]) for metric in catalog.CATALOG)
 
     def _by_slot(self, index: int) -> Iterator[tuple[str, float]]:
         return ((str(slot), row[index]) for slot, row in self._live.items())
 
 
-def _aggregate(metric: Metric, parent: float, retired: float, live: Sequence[float]) -> float:
+def _aggregate(aggregation: Aggregation, parent: float, retired: float, live: Sequence[float]) -> float:
     """Make one number of every process's."""
-    if metric.aggregation == "sum":
+    if aggregation == "sum":
         return sum(live, parent + retired)
-    if metric.aggregation == "max":
+    if aggregation == "max":
         return max(live, default=retired)
-    if metric.aggregation == "last":
+    if aggregation == "last":
         # A worker that has just written it is the last to end, though its process is not reaped yet.
         return max(live, default=0.0) or retired
     return parent

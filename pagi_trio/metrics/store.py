@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Final, Self
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application import Source, absorb
-from pagi_trio.metrics.catalog import BALANCES, SERIES
+from pagi_trio.metrics.balance import BALANCES, PLACES
+from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.histogram import HISTOGRAMS
 from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
 from pagi_trio.metrics.snapshot import Reading, Snapshot
 
@@ -49,14 +51,18 @@ _FLIPS, _SIGNATURE = range(2)
 _HEADER_BYTES: Final = 4096
 
 # What a segment begins with, before the series of the catalog.
-_INSTANCE, _PID, _BEAT = range(3)
-_HEAD: Final = 3
-_FIXED_BYTES: Final = -(-(_HEAD + len(SERIES)) * DOUBLE_BYTES // 4096) * 4096
+_INSTANCE, _PID, _BEAT, _CLOCK = range(4)
+_HEAD: Final = 4
+_FIXED_BYTES: Final = -(-(_HEAD + PLACES) * DOUBLE_BYTES // 4096) * 4096
 _SEGMENT_BYTES: Final = _FIXED_BYTES + REGION_BYTES
 
-_SUMMED: Final = tuple(one.index for one in SERIES if one.metric.aggregation == "sum")
+_SUMMED: Final = tuple(
+    place
+    for one in SERIES
+    if one.metric.aggregation == "sum" and one.metric.kind != "gauge"
+    for place in range(one.index, one.index + one.width)
+)
 _KEPT: Final = tuple(one.index for one in SERIES if one.metric.aggregation in ("max", "last"))
-_GAUGES: Final = tuple(one.index for one in SERIES if one.metric.aggregation == "sum" and one.metric.kind == "gauge")
 
 
 class Segment:
@@ -74,7 +80,7 @@ class Segment:
     def __init__(self, octets: memoryview[int]) -> None:
         doubles = octets[:_FIXED_BYTES].cast("d")
         self._head = doubles[:_HEAD]
-        self._values = doubles[_HEAD : _HEAD + len(SERIES)]
+        self._values = doubles[_HEAD : _HEAD + PLACES]
         self.area = octets[_FIXED_BYTES:]
         self.reader = RegionReader(self.area)
 
@@ -125,6 +131,15 @@ class Segment:
         """Return how long ago the last beat was, at a `time.monotonic`; 0 before the first."""
         beat = self._head[_BEAT]
         return max(0.0, now - beat) if beat else 0.0
+
+    def start_clock(self) -> None:
+        """Begin to tell the time, on the clock that all processes of the machine share."""
+        self._head[_CLOCK] = time.monotonic()
+
+    def clock_s(self, now: float) -> float:
+        """Return what its clock shows at a `time.monotonic`; 0 before it began."""
+        began = self._head[_CLOCK]
+        return now - began if began else 0.0
 
     def clear(self) -> None:
         """Make it nobody's, and all its numbers zero."""
@@ -250,12 +265,14 @@ class Store:
         after = self._retired[(flips + 1) & 1]
         dead = self.slot(number)
         after.copy_from(self._retired[flips & 1])
+        left = dead.values()
+        before = after.values()
         for index in _SUMMED:
-            after.add(index, dead.get(index))
-        for index in _GAUGES:
-            after.set(index, 0.0)
+            after.add(index, left[index])
+        for histogram in HISTOGRAMS.values():
+            histogram.keep_exact(after, before, left)
         for balance in BALANCES:
-            after.add(balance.cut, max(0.0, dead.get(balance.begun) - sum(map(dead.get, balance.ended))))
+            balance.cut_off(left, after, dead.clock_s(time.monotonic()))
         for index in _KEPT:
             # A worker that was killed has no shutdown to tell of.
             after.set(index, dead.get(index) or after.get(index))
@@ -321,5 +338,5 @@ class Store:
 
 def _signature() -> float:
     """Return a number that is another for another layout."""
-    layout = repr([(one.metric.name, one.labels, one.metric.aggregation) for one in SERIES])
+    layout = repr([(one.metric.name, one.labels, one.metric.aggregation, one.metric.buckets) for one in SERIES])
     return float(zlib.crc32(f"{layout} {_HEAD} {REGION_BYTES}".encode()))

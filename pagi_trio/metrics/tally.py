@@ -89,21 +89,27 @@ class MessageTally(Tally):
 
 
 class EventTally(Tally):
-    """Events of streams, of which one write may bring several or none; its series are sent, sent bytes.
+    """Events of streams, of which one write may bring several or none; its series are sent, sent bytes, comments.
 
     Attributes:
         sent: Events since the last fold.
         sent_bytes: Bytes of their streams.
+        comments: Comment lines of them.
     """
 
-    __slots__ = ("sent", "sent_bytes")
+    __slots__ = ("comments", "sent", "sent_bytes")
 
     def __init__(self, channel: trio.MemorySendChannel[Tally] | None = None, series: Sequence[int] = ()) -> None:
         super().__init__(channel, series)
         self.sent = 0
         self.sent_bytes = 0
+        self.comments = 0
+
+    def count_comments(self, number: int) -> None:
+        """Add comment lines; events and bytes are added, and the tally marked, by whoever sends."""
+        self.comments += number
 
     def _take(self) -> tuple[int, ...]:
-        counts = self.sent, self.sent_bytes
-        self.sent = self.sent_bytes = 0
+        counts = self.sent, self.sent_bytes, self.comments
+        self.sent = self.sent_bytes = self.comments = 0
         return counts

@@ -11,8 +11,9 @@ from trio.lowlevel import enable_ki_protection
 from pagi_trio.asgi import HTTP_VERSIONS
 from pagi_trio.errors import ClientDisconnected
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.balance import CONNECTIONS
 from pagi_trio.nurseries.closes import CONNECTION_CLOSED
-from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.nurseries.service import CLOSING, HEAD, IDLE, SSE, TLS, log
 from pagi_trio.nurseries.tls_extension import describe_tls
 from pagi_trio.nurseries.tls_transport import TLSTransport
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from pagi_trio.nurseries.service import Service
     from pagi_trio.nurseries.transport import Transport
     from pagi_trio.wire.head import Head
-
-_TOTAL: Final = catalog.index("pagi_server_connections_total")
-_ACTIVE: Final = catalog.index("pagi_server_connections_active")
 
 _REJECTED: Final = catalog.by_label("pagi_server_connections_rejected_total")
 _HANDSHAKES: Final = catalog.by_label("pagi_server_tls_handshakes_total")
@@ -109,7 +107,7 @@ class Connection(ABC):
 
         Cancellation: closes it at once; applications see it wherever they wait.
         """
-        with ActiveScope(self.service.meter, _TOTAL, _ACTIVE) as active:
+        with TimedScope(self.service.meter, CONNECTIONS) as active:
             self.service.connections.add(self)
             self.service.changed.set()
             if self.service.draining:
@@ -126,7 +124,7 @@ class Connection(ABC):
             finally:
                 self._end()
 
-    async def _strand(self, active: ActiveScope) -> None:
+    async def _strand(self, active: TimedScope) -> None:
         """Keep a task whose application has left a nursery open, as generators that are not exhausted do.
 
         If it ended, Trio would take that for an error of the parent nursery, and all other connections with it.

@@ -12,10 +12,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
 from pagi_trio.errors import AppProtocolError, WebSocketError
-from pagi_trio.metrics import catalog
+from pagi_trio.metrics.balance import WEBSOCKETS
 from pagi_trio.nurseries.inbox import Inbox
 from pagi_trio.nurseries.keepalive import Keepalive
-from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.wire.frames import BINARY, CLOSE, PING, TEXT, Decoder, Event, encode
 from pagi_trio.wire.misuse import as_bytes
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from pagi_trio.wire.deflate import DeflateParameters
 
     DataEvent = tuple[Literal[1], str] | tuple[Literal[2], bytes]
-
-_TOTAL: Final = catalog.index("pagi_websocket_connections_total")
-_ACTIVE: Final = catalog.index("pagi_websocket_connections_active")
 
 # What a connection is said to have ended by when its client breaks the protocol or a limit with this close code.
 _REASONS: Final = {1008: "queue_overflow", 1009: "body_too_large"}
@@ -70,7 +67,7 @@ class Dialogue:
         self._deflater = None if deflate is None else deflate.deflater()
         self._keepalive = Keepalive(settings, connection.transport, service.now)
         self._tally = service.meter.websocket
-        ending.count_in(ActiveScope(service.meter, _TOTAL, _ACTIVE), self._keepalive)
+        ending.count_in(TimedScope(service.meter, WEBSOCKETS), self._keepalive)
         # Whether messages have gone in either direction since the reaper looked last.
         self._busy = False
         # Payload sizes of the messages that are queued in the transport, in order.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.nurseries.closes import websocket_closed
-from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.nurseries.service import CLOSING
 from pagi_trio.wire.frames import encode_close
 
@@ -43,7 +43,7 @@ class Ending:
     def __init__(self, connection: Connection, opening: Opening) -> None:
         self._connection = connection
         # What is left when all is over.
-        self._counted: Opening | ActiveScope | None = opening
+        self._counted: Opening | TimedScope | None = opening
         self._keepalive: Keepalive | None = None
         self.event: WebSocketDisconnect | None = None
         self.by_app = False
@@ -54,7 +54,7 @@ class Ending:
         """Whether the session is over."""
         return self.event is not None
 
-    def count_in(self, active: ActiveScope, keepalive: Keepalive) -> None:
+    def count_in(self, active: TimedScope, keepalive: Keepalive) -> None:
         """Count an accepted session as active until it ends, which ends its pongs as well."""
         active.__enter__()
         self._counted = active
@@ -68,7 +68,7 @@ class Ending:
             side: Whose Close frame came first: client, server, or none.
         """
         counted = self._counted
-        if isinstance(counted, ActiveScope):
+        if isinstance(counted, TimedScope):
             self._connection.service.meter.add(websocket_closed(code, side))
             self._counted = None
         if counted is not None:

@@ -303,7 +303,7 @@ class HTTPExchange:
         """Note that the client has it all, and let the connection go on."""
         self.complete = True
         if self.stream is not None:
-            self.stream.leave()
+            self.stream.close("done")
         if self.connection.service.access is not None:
             self._log_access()
         self.transport.wake_readers()
@@ -370,7 +370,9 @@ class HTTPExchange:
         if not self.complete and self._has_answered and (self.stream is None or not self.disconnected):
             self._break_off()
         if self.stream is not None:
-            self.stream.leave()
+            reason = self.disconnected or self.transport.lost or self.connection.reason
+            # Not decided yet is cancelled, with the whole server.
+            self.stream.close("server_shutdown" if reason == "done" else reason)
         if self.connection.service.access is not None and not self._logged:
             self._log_access(0 if self._response is not None else CLIENT_LEFT)
 

@@ -13,22 +13,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
-from pagi_trio.nurseries.scope import ActiveScope
+from pagi_trio.metrics.balance import STREAMS
+from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.wire.sse import EventCounter
 
 if TYPE_CHECKING:
     from pagi_trio.nurseries.service import Service
     from pagi_trio.nurseries.transport import Observer
 
-_TOTAL: Final = catalog.index("pagi_sse_connections_total")
-_ACTIVE: Final = catalog.index("pagi_sse_connections_active")
+_CLOSES: Final = catalog.by_label("pagi_sse_closes_total")
 
 CANCEL_AFTER_S: Final = 0.25
 """How long an application may take at least to act on its disconnect before it is cancelled: with a reaper that looks
 four times a second, the client's leaving is then followed by everything within a second."""
 
 
-class EventStream(ActiveScope):
+class EventStream(TimedScope):
     """One event stream, from the start of its response to its end.
 
     Attributes:
@@ -38,10 +38,21 @@ class EventStream(ActiveScope):
     __slots__ = ("_counter", "_tally", "disconnected_at")
 
     def __init__(self, service: Service, *, encoded: bool) -> None:
-        super().__init__(service.meter, _TOTAL, _ACTIVE)
+        super().__init__(service.meter, STREAMS)
         self._tally = service.meter.sse
-        self._counter = None if encoded else EventCounter()
+        self._counter = None if encoded else EventCounter(self._tally.count_comments)
         self.disconnected_at = float("inf")
+
+    def close(self, reason: str) -> None:
+        """Count out the stream; once.
+
+        Args:
+            reason: Why it ended, as a token of the disconnect reasons, or done.
+        """
+        if self._entered:
+            # Whatever else ends a connection, its client does, or the network.
+            self._timed.add(_CLOSES.get(reason, _CLOSES["client_closed"]))
+            self.leave()
 
     def sent(self, data: bytes | memoryview) -> None:
         """Count body bytes that the kernel has taken."""

@@ -104,8 +104,8 @@ class Readings:
         counted = [
             f"{_labels_of(others)} is {_number(value)}"
             for metric, samples in self.snapshot()
-            for others, value in samples
-            if metric.name == name and others != asked and value
+            for suffix, others, value in samples
+            if metric.name + suffix == name and others != asked and value
         ]
         return f"; of the same metric, {', '.join(counted)}" if counted else ""
 

@@ -5,7 +5,10 @@ Source: the WHATWG HTML standard, sections 9.2.5 and 9.2.6 (parsing and interpre
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -19,14 +22,19 @@ def is_event_stream(content_type: bytes) -> bool:
 
 
 class EventCounter:
-    """Counts the events that a browser dispatches: blocks with a data field, ended by a blank line.
+    """Counts the events that a browser dispatches, blocks with a data field, ended by a blank line; and comment lines.
 
     Holds a few bytes, whatever it is fed.
+
+    Args:
+        commented: Told how many comment lines some bytes have completed, if any: most bytes have none, and events alone
+            are on the direct path.
     """
 
-    __slots__ = ("_after_cr", "_at_rest", "_has_data", "_line", "_started")
+    __slots__ = ("_after_cr", "_at_rest", "_commented", "_has_data", "_line", "_started")
 
-    def __init__(self) -> None:
+    def __init__(self, commented: Callable[[int], object]) -> None:
+        self._commented = commented
         self._started = False
         self._line = b""
         self._has_data = False
@@ -56,7 +64,7 @@ class EventCounter:
         if lines and not self._started:
             self._started = True
             lines[0] = lines[0].removeprefix(_BOM)
-        events = 0
+        events = comments = 0
         has_data = self._has_data
         for line in lines:
             if not line:
@@ -64,6 +72,10 @@ class EventCounter:
                 has_data = False
             elif line[:5] in (b"data:", b"data"):
                 has_data = True
+            elif line.startswith(b":"):
+                comments += 1
+        if comments:
+            self._commented(comments)
         self._has_data = has_data
         self._at_rest = self._started and not (has_data or self._line)
         return events

@@ -79,16 +79,21 @@ def differences(page, bounds):
     ]
 
 
-BALANCES = [("server", "pagi_server_connections_closed_total"), ("websocket", "pagi_websocket_closes_total")]
+BALANCES = [
+    ("server", "pagi_server_connections_closed_total", "connection"),
+    ("websocket", "pagi_websocket_closes_total", "session"),
+    ("sse", "pagi_sse_closes_total", "stream"),
+]
 
 
 def check_balance(page):
     """Check that what has begun has ended or is open, whoever was killed."""
-    for kind, ended in BALANCES:
+    for kind, ended, lasted in BALANCES:
         begun = page[f"pagi_{kind}_connections_total"]
         active = page[f"pagi_{kind}_connections_active"]
         ends = sum(value for series, value in page.values.items() if series.startswith(ended + "{"))
         assert begun == active + ends, (kind, begun, active, ends)
+        assert page[f"pagi_{kind}_{lasted}_seconds_count"] == ends, (kind, ends)
 
 
 async def check(server, bounds):

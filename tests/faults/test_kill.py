@@ -46,6 +46,7 @@ async def test_a_worker_killed_under_websocket_load_costs_its_own_connections_an
 async def test_a_worker_killed_in_a_silence_takes_not_one_message_along(start, watched):
     async with start("-w", "2", workers=2) as server, watched(server) as (crowd, _):
         async with trio.open_nursery() as clients:
+            began = trio.current_time()
             await talk_to_all(crowd, clients, 2)
             await crowd.wait_units(200)
             await crowd.pause()
@@ -58,6 +59,10 @@ async def test_a_worker_killed_in_a_silence_takes_not_one_message_along(start, w
             # Whatever it had open has ended with it: nobody else ends in this silence.
             check_balance(page)
             assert page[CUT_CONNECTIONS] >= page[CUT_WEBSOCKETS] >= 2
+            # They have been open for a while, and none for longer than this takes.
+            cut, age_s = page[CUT_WEBSOCKETS], page["pagi_websocket_session_seconds_sum"]
+            assert page["pagi_websocket_session_seconds_count"] == cut
+            assert 0 < age_s <= cut * (trio.current_time() - began)
             crowd.resume()
             await crowd.wait_units(200)
             crowd.stop()

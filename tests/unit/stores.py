@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics.histogram import histogram
 from pagi_trio.metrics.region import Family, Region
 
 if TYPE_CHECKING:
@@ -17,13 +18,23 @@ ACTIVE = catalog.index("pagi_server_connections_active")
 SHUTDOWN = catalog.index("pagi_server_lifespan_shutdown_seconds")
 UP = catalog.index("pagi_server_worker_up")
 
+CONNECTION_SECONDS = histogram("pagi_server_connection_seconds")
+
+_BY_PLACE = {series.index: series for series in SERIES}
+
 JOBS = Family("app_jobs", "counter", labels=("queue",))
 OTHER_JOBS = Family(JOBS.name, "counter", labels=("queue", "host"))
 
 
 def of(snapshot: Snapshot, index: int) -> float:
     """Return one number, by its place in the store."""
-    return snapshot.value(SERIES[index].metric.name, **dict(SERIES[index].labels))
+    series = _BY_PLACE[index]
+    return snapshot.value(series.metric.name, **dict(series.labels))
+
+
+def lasted(snapshot: Snapshot) -> tuple[float, float]:
+    """Return how many connections have ended, and how long they were open, together."""
+    return snapshot.value("pagi_server_connection_seconds_count"), snapshot.value("pagi_server_connection_seconds_sum")
 
 
 def jobs(snapshot: Snapshot, name: str = JOBS.name) -> dict[str, float]:
@@ -39,7 +50,7 @@ def jobs(snapshot: Snapshot, name: str = JOBS.name) -> dict[str, float]:
 def live(snapshot: Snapshot) -> dict[str, float]:
     """Return which workers are up, by slot."""
     [samples] = [samples for metric, samples in snapshot if metric.name == "pagi_server_worker_up"]
-    return {labels["worker"]: value for labels, value in samples}
+    return {labels["worker"]: value for _, labels, value in samples}
 
 
 class Worker:
@@ -53,7 +64,9 @@ class Worker:
         self.region = Region(self.segment.area) if store.fd >= 0 else None
 
     def count(self, connections: int, *, active: int = 0) -> Worker:
+        """Count connections that lasted two seconds."""
         self.segment.add(CONNECTIONS, connections)
+        CONNECTION_SECONDS.observe(self.segment, 2.0, times=connections)
         self.segment.add(ACTIVE, active)
         return self
 

@@ -21,6 +21,8 @@ COUNTERS = {
     "pagi_sse_connections_total",
     "pagi_sse_events_sent_total",
     "pagi_sse_bytes_sent_total",
+    "pagi_sse_closes_total",
+    "pagi_sse_comments_sent_total",
     "pagi_metrics_scrapes_total",
     "pagi_metrics_flushes_total",
     "pagi_metrics_pushes_total",
@@ -50,12 +52,14 @@ GAUGES = {
     "pagi_websocket_connections_active",
     "pagi_sse_connections_active",
 }
+HISTOGRAMS = {"pagi_server_connection_seconds", "pagi_websocket_session_seconds", "pagi_sse_stream_seconds"}
 
 
 def test_the_names_are_the_contract() -> None:
     assert {metric.name for metric in CATALOG if metric.kind == "counter"} == COUNTERS
     assert {metric.name for metric in CATALOG if metric.kind == "gauge"} == GAUGES
-    assert len(CATALOG) == len(COUNTERS) + len(GAUGES)
+    assert {metric.name for metric in CATALOG if metric.kind == "histogram"} == HISTOGRAMS
+    assert len(CATALOG) == len(COUNTERS) + len(GAUGES) + len(HISTOGRAMS)
 
 
 @pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
@@ -67,9 +71,27 @@ def test_a_metric_says_what_it_is_in_whole_sentences(metric: catalog.Metric) -> 
 
 
 def test_series_know_their_place() -> None:
-    assert [series.index for series in SERIES] == list(range(len(SERIES)))
+    places = [place for series in SERIES for place in range(series.index, series.index + series.width)]
+    assert places == list(range(catalog.PLACES))
     for series in SERIES:
-        assert catalog.index(series.metric.name, **dict(series.labels)) == series.index
+        assert catalog.find(series.metric.name, **dict(series.labels)) is series
+        if series.metric.kind != "histogram":
+            assert series.width == 1
+            assert catalog.index(series.metric.name, **dict(series.labels)) == series.index
+
+
+@pytest.mark.parametrize(
+    "metric", [metric for metric in CATALOG if metric.kind == "histogram"], ids=lambda one: one.name
+)
+def test_a_histogram_has_rising_bounds_and_is_a_sum_over_processes(metric: catalog.Metric) -> None:
+    assert list(metric.buckets) == sorted({float(bound) for bound in metric.buckets})
+    assert metric.buckets[-1] < float("inf")
+    assert metric.aggregation == "sum"
+    assert metric.name.endswith(f"_{metric.unit}")
+
+
+def test_no_other_metric_has_buckets() -> None:
+    assert {metric.kind for metric in CATALOG if metric.buckets} == {"histogram"}
 
 
 def test_a_family_has_a_series_for_each_value_of_its_labels_in_order() -> None:
@@ -95,6 +117,12 @@ def test_info_has_one_series() -> None:
             "no scope='ftp'; it is one of http, websocket, sse, lifespan",
         ),
         ("pagi_sse_connections_total", {"scope": "sse"}, "takes no labels; got scope"),
+        ("pagi_sse_stream_second_count", {}, "did you mean 'pagi_sse_stream_seconds_count'?"),
+        (
+            "pagi_sse_stream_seconds",
+            {},
+            "is a histogram, with pagi_sse_stream_seconds_bucket, pagi_sse_stream_seconds_count, pagi_sse_stream_sec",
+        ),
     ],
 )
 def test_what_is_no_series_is_told_what_is(name: str, labels: dict[str, str], said: str) -> None:

@@ -23,7 +23,8 @@ WEBSOCKET = {
     "sent": "pagi_websocket_messages_sent_total",
     "sent_bytes": "pagi_websocket_bytes_sent_total",
 }
-SSE = {"sent": "pagi_sse_events_sent_total", "sent_bytes": "pagi_sse_bytes_sent_total"}
+COMMENTS = "pagi_sse_comments_sent_total"
+SSE = {"sent": "pagi_sse_events_sent_total", "sent_bytes": "pagi_sse_bytes_sent_total", "comments": COMMENTS}
 
 
 class Bench:
@@ -45,6 +46,8 @@ class Bench:
         else:
             tally.sent += 1
             tally.sent_bytes += size
+            tally.count_comments(size % 3)
+            self.counted[COMMENTS] += size % 3
         self.counted[names[direction]] += 1
         self.counted[names[f"{direction}_bytes"]] += size
         if not tally.dirty:

@@ -20,7 +20,7 @@ def test_a_new_meter_tells_its_versions_and_its_start() -> None:
     after = time.time()
     info, *others = [samples for metric, samples in snapshot if metric.name == "pagi_server_info"]
     assert not others
-    [(labels, value)] = info
+    [(_, labels, value)] = info
     assert value == 1.0
     assert labels["python"] == platform.python_version()
     assert labels["trio"] == trio.__version__

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagi_trio.metrics.store as store_module
-from pagi_trio.metrics import application, region
-from pagi_trio.metrics.catalog import SERIES
+from pagi_trio.metrics import application, balance, histogram, region
+from pagi_trio.metrics.balance import PLACES
 from pagi_trio.metrics.region import Family
 from pagi_trio.metrics.store import Segment, Store
 
-from .stores import ACTIVE, CONNECTIONS, JOBS, OTHER_JOBS, SHUTDOWN, Worker, jobs, live, of
+from .stores import ACTIVE, CONNECTIONS, JOBS, OTHER_JOBS, SHUTDOWN, Worker, jobs, lasted, live, of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.snapshot import Snapshot
 
 # The code that touches the memory.
-FILES = {store_module.__file__, application.__file__, region.__file__}
+FILES = {module.__file__ for module in (store_module, application, balance, histogram, region)}
 
 
 @contextmanager
@@ -58,12 +58,19 @@ def test_a_reader_that_was_overtaken_reads_again(
     Worker(store, 2, 2).count(7).do_jobs("mail", 2)
     values = Segment.values
     reads: list[Segment] = []
+    # And not the parent, which reads what it retires.
+    is_reading = True
 
     def retiring(segment: Segment) -> list[float]:
+        nonlocal is_reading
+        if not is_reading:
+            return values(segment)
         reads.append(segment)
         if len(reads) == 3:
             # The parent and the retired have been read, the worker in slot 1 is being read.
+            is_reading = False
             store.retire(1)
+            is_reading = True
         return values(segment)
 
     monkeypatch.setattr(Segment, "values", retiring)
@@ -108,6 +115,7 @@ def test_a_reader_may_be_overtaken_at_any_line(
             snapshot = reader.snapshot()
         overtaken = lines >= step
         assert of(snapshot, CONNECTIONS) == 33.0, f"overtaken at line {step} of the reader"
+        assert lasted(snapshot) == (33.0, 66.0), f"overtaken at line {step} of the reader"
         assert jobs(snapshot) == {"mail": 33.0}, f"overtaken at line {step} of the reader"
         # It may have been too late to be seen.
         assert of(snapshot, ACTIVE) in {2.0, 3.0}
@@ -126,13 +134,17 @@ def test_a_reader_that_is_overtaken_every_time_gives_its_last_whole_reading(
     assert of(reader.snapshot(), CONNECTIONS) == 5.0
     values = Segment.values
     others = 0
+    is_reading = True
 
     def retiring(segment: Segment) -> list[float]:
-        nonlocal others
+        nonlocal others, is_reading
         row = values(segment)
-        others += 1
-        store.retire(1)
-        Worker(store, 1, 1 + others).count(100)
+        if is_reading:
+            others += 1
+            is_reading = False
+            store.retire(1)
+            is_reading = True
+            Worker(store, 1, 1 + others).count(100)
         return row
 
     with monkeypatch.context() as busy:
@@ -180,6 +192,7 @@ class Observed:
     def _check(self, reader: Store) -> None:
         snapshot = reader.snapshot()
         assert of(snapshot, CONNECTIONS) == self.connections
+        assert lasted(snapshot) == (self.connections, 2.0 * self.connections)
         assert jobs(snapshot) == self.jobs
         assert of(snapshot, SHUTDOWN) == self.shutdown
         workers = live(snapshot)
@@ -218,7 +231,7 @@ def test_a_parent_may_stop_at_any_line_of_a_retirement(
         with stopping_at_each_line(observed.look):
             store.retire(slot)
         observed.look()
-        assert observed.looks - before > len(SERIES)
+        assert observed.looks - before > PLACES
         assert observed.seen == [everybody, everybody - {str(slot)}]
         workers[slot] = spawn(slot)
         observed.look()
@@ -305,7 +318,7 @@ def test_a_parent_and_a_reader_may_take_turns_at_any_lines(
     Worker(store, 2, 5).count(20).do_jobs("mail", 20)
     if gives_way:
         Worker(store, 3, 6).do_jobs("mail", 9, OTHER_JOBS)
-    expected = 33.0, {"mail": 9.0 if gives_way else 33.0}
+    expected = 33.0, (33.0, 66.0), {"mail": 9.0 if gives_way else 33.0}
     if has_read:
         reader.snapshot()
     snapshots: list[Snapshot] = []
@@ -321,6 +334,6 @@ def test_a_parent_and_a_reader_may_take_turns_at_any_lines(
     for stepping in sides.values():
         stepping.finish()
     for snapshot in (*snapshots, reader.snapshot()):
-        assert (of(snapshot, CONNECTIONS), jobs(snapshot)) == expected
+        assert (of(snapshot, CONNECTIONS), lasted(snapshot), jobs(snapshot)) == expected
     store.close()
     reader.close()

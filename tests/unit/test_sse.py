@@ -12,25 +12,39 @@ from hypothesis import strategies as st
 from pagi_trio.wire.sse import EventCounter, is_event_stream
 
 
+def count_all(*chunks: bytes) -> tuple[int, int]:
+    """Count events and comment lines."""
+    comments: list[int] = []
+    counter = EventCounter(comments.append)
+    events = sum(counter.feed(chunk) for chunk in chunks)
+    assert 0 not in comments
+    return events, sum(comments)
+
+
 def count(*chunks: bytes) -> int:
-    counter = EventCounter()
-    return sum(counter.feed(chunk) for chunk in chunks)
+    return count_all(*chunks)[0]
 
 
-def reference(data: bytes) -> int:
-    """Dispatched events, by the letter of sections 9.2.5 and 9.2.6."""
+def reference_all(data: bytes) -> tuple[int, int]:
+    """Dispatched events, and comments, by the letter of sections 9.2.5 and 9.2.6."""
     text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    events = 0
+    events = comments = 0
     buffer = ""
     for line in text.split("\n")[:-1]:
         if line == "":
             events += buffer != ""
             buffer = ""
-        elif not line.startswith(":"):
+        elif line.startswith(":"):
+            comments += 1
+        else:
             field, _, value = line.partition(":")
             if field == "data":
                 buffer += value.removeprefix(" ") + "\n"
-    return events
+    return events, comments
+
+
+def reference(data: bytes) -> int:
+    return reference_all(data)[0]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +138,7 @@ def test_whatwg_9_2_5_a_line_end_may_be_split():
 
 
 def test_a_line_without_end_is_not_kept():
-    counter = EventCounter()
+    counter = EventCounter(list[int]().append)
     for _ in range(1000):
         assert counter.feed(b"data: " + b"x" * 1000) == 0
     assert sum(sys.getsizeof(getattr(counter, name)) for name in counter.__slots__) < 300
@@ -164,4 +178,32 @@ streams = st.lists(
 def test_any_split_counts_what_a_browser_dispatches(stream, positions):
     edges = [0, *sorted(min(position, len(stream)) for position in positions), len(stream)]
     chunks = [stream[start:end] for start, end in pairwise(edges)]
-    assert count(*chunks) == reference(stream)
+    assert count_all(*chunks) == reference_all(stream)
+
+
+@pytest.mark.parametrize("start", [b"", b"data: before\n\n"])
+@pytest.mark.parametrize(
+    ("stream", "comments"),
+    [
+        (b": heartbeat\n\n", 1),
+        (b":\n", 1),
+        (b":\r:\r\n:\n", 3),
+        (b": a\n: b\ndata: x\n\n", 2),
+        (b"data: x\n: a\n\n", 1),
+        (b"data: x\n\n: a\n", 1),
+        (b": " + b"long" * 100 + b"\n", 1),
+        (b":data: x\n\n", 1),
+        (b": unfinished", 0),
+        (b" : x\n", 0),
+        (b"data:: x\n\n", 0),
+        (b"\n\n", 0),
+    ],
+)
+def test_whatwg_9_2_6_a_line_that_begins_with_a_colon_is_a_comment(start, stream, comments):
+    assert reference_all(stream)[1] == comments
+    assert count_all(start, stream)[1] == comments
+    assert count_all(start, *[bytes((byte,)) for byte in stream])[1] == comments
+
+
+def test_whatwg_9_2_5_a_comment_may_come_behind_a_bom():
+    assert count_all(b"\xef\xbb\xbf: a\n\xef\xbb\xbf: b\n")[1] == 1

@@ -10,11 +10,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, cast
 
 from prometheus_client import PLATFORM_COLLECTOR, REGISTRY, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application import Sample
 from pagi_trio.metrics.catalog import CATALOG
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.processes import PROCESS_METRICS, read_process
@@ -73,19 +73,14 @@ def _server_families(snapshot: Snapshot, *, created: bool) -> Iterator[Family]:
         yield _family(metric.name, metric.kind, metric.help, samples, since)
 
 
-def _family(
-    name: str, kind: Kind, text: str, samples: list[tuple[dict[str, str], float]], created: float | None = None
-) -> Family:
-    labels = list(samples[0][0]) if samples else []
-    if kind == "counter":
-        counter = CounterMetricFamily(name, text, labels=labels)
-        for values, value in samples:
-            counter.add_metric(list(values.values()), value, created=created)
-        return counter
-    gauge = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        gauge.add_metric(list(values.values()), value)
-    return gauge
+def _family(name: str, kind: Kind, text: str, samples: Iterable[Sample], created: float | None = None) -> Family:
+    family = Family(name.removesuffix("_total") if kind == "counter" else name, text, kind)
+    for suffix, labels, value in samples:
+        family.add_sample(name + suffix, labels, value)
+        # Once for each series, of which a histogram's ends with its sum.
+        if created is not None and (kind == "counter" or suffix == "_sum"):
+            family.add_sample(f"{family.name}_created", {**labels}, created)
+    return family
 
 
 def _processes(pids: Mapping[str, int]) -> Iterator[Family]:
@@ -94,7 +89,9 @@ def _processes(pids: Mapping[str, int]) -> Iterator[Family]:
     found = {label: process for label, process in read.items() if process is not None}
     for metric in PROCESS_METRICS:
         values = {label: getattr(process, metric.attribute) for label, process in found.items()}
-        samples = [({WORKER_LABEL: label}, float(value)) for label, value in values.items() if value is not None]
+        samples = [
+            Sample("", {WORKER_LABEL: label}, float(value)) for label, value in values.items() if value is not None
+        ]
         if samples:
             yield _family(metric.name, metric.kind, metric.help, samples)
 

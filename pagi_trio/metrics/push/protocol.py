@@ -19,11 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from pagi_trio.metrics.application import Sample
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pagi_trio.metrics.application import Sample
     from pagi_trio.metrics.snapshot import Snapshot
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "summary"]
@@ -85,8 +84,8 @@ def families_of(snapshot: Snapshot) -> tuple[FamilySnapshot, ...]:
             metric.kind,
             metric.help,
             metric.unit,
-            tuple(samples[0][0]) if samples else (),
-            tuple(Sample("_total" if metric.kind == "counter" else "", labels, value) for labels, value in samples),
+            tuple(label for label in samples[0].labels if label != "le") if samples else (),
+            tuple(one._replace(suffix="_total") if metric.kind == "counter" else one for one in samples),
         )
         for metric, samples in snapshot
     )
