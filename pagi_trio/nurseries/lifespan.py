@@ -131,7 +131,10 @@ class Lifespan:
         self._service.meter.set(_SHUTDOWN_SECONDS, phase.seconds)
         if self._state is _State.FAILED:
             self._service.meter.add(_FAILURES["shutdown"])
-            log.error("the application failed to shut down: %s", self._message or "it gave no reason")
+            failure = f"the application failed to shut down: {self._message or 'it gave no reason'}"
+            log.error("%s", failure)
+            if self._error is None and not self._aborted and self._service.on_app_error is not None:
+                self._service.on_app_error(LifespanFailedError(failure), self)
 
     def abort(self) -> None:
         """Give up waiting for the application."""
@@ -167,6 +170,7 @@ class Lifespan:
             else:
                 log.info("the application has no lifespan, and is served without (%s)", self._message.rstrip(": "))
         else:
+            self._error = error
             handle_error(self._service, "lifespan", "its lifespan", error)
             # While it is served, all has been said by now.
             self._message = f"{type(error).__name__}: {error}" if self._state is not _State.STARTED else ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from pagi_trio.nurseries.service import STANDSTILL_S, TICK_S, log
+from pagi_trio.nurseries.service import TICK_S, log
 
 if TYPE_CHECKING:
     from pagi_trio.nurseries.service import Service
@@ -27,7 +27,7 @@ async def reap(service: Service) -> None:
             await service.changed.wait()
         slept_since = trio.current_time()
         await trio.sleep(TICK_S)
-        if trio.current_time() - slept_since > STANDSTILL_S:
+        if trio.current_time() - slept_since > service.standstill_s:
             # Nobody else has run either: whatever has come meanwhile is theirs to take first.
             service.look_at_clock()
             await trio.sleep(TICK_S)

@@ -39,7 +39,7 @@ TICK_S: Final = 0.25
 may take."""
 
 STANDSTILL_S: Final = 2 * TICK_S
-"""If more lies between two looks at the clock, the event loop stood still, and was not only busy."""
+"""Beyond it, the event loop stood still (`Service.standstill_s`)."""
 
 log = logging.getLogger("pagi_trio")
 
@@ -75,6 +75,7 @@ class Service:
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
         is_timed: Whether requests note when they have begun.
+        standstill_s: If more lies between two looks at the clock, the event loop stood still, and was not only busy.
         on_app_error: Told what the application raised, and in what, after that has been logged; None where nobody asks.
     """
 
@@ -111,6 +112,7 @@ class Service:
         self.keep_alive = config.timeouts.keep_alive_s > 0
         self.draining = False
         self.is_timed = access is not None
+        self.standstill_s = STANDSTILL_S
         self.on_app_error: Callable[[BaseException, object], None] | None = None
         self.short_head_bytes = min(config.limits.request_line_bytes, config.limits.head_bytes)
         self._said: set[str] = set()
@@ -131,7 +133,7 @@ class Service:
         looked = trio.current_time()
         passed_s = looked - self._looked
         # Some of it counts, or there would be no deadlines where the loop never gets round in time.
-        self.now += passed_s if passed_s <= STANDSTILL_S else TICK_S
+        self.now += passed_s if passed_s <= self.standstill_s else TICK_S
         self._looked = looked
 
     def app_failed(self, kind: str, what: object, error: BaseException | str) -> None:
@@ -144,10 +146,11 @@ class Service:
         """
         self.meter.add(_APP_ERRORS[kind])
         if isinstance(error, str):
-            log.error("application failed in %s: %s", what, error)
+            log.error("application failed in %s: %s", str(what), error)
             error = AppProtocolError(error)
         else:
-            log.error("application failed in %s", what, exc_info=error)
+            # Whoever keeps the record does not keep the connection.
+            log.error("application failed in %s", str(what), exc_info=error)
         if self.on_app_error is not None:
             self.on_app_error(error, what)
         if needs_asyncio(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from pagi_trio import ConfigError, LifespanFailedError, testing
 from pagi_trio.errors import AppLoadError, AppProtocolError
@@ -262,6 +263,40 @@ async def test_a_failed_shutdown_is_an_error_of_the_test(serving):
     with pytest.raises(ValueError, match="no disk"):
         async with serving(app):
             pass
+
+
+async def test_a_shutdown_that_the_application_reports_as_failed_is_an_error_of_the_test(serving):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "no disk"})
+
+    with pytest.raises(LifespanFailedError, match="failed to shut down: no disk"):
+        async with serving(app):
+            pass
+
+
+async def test_a_shutdown_that_does_not_end_is_an_error_of_the_test(autojump_clock):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await trio.sleep_forever()
+
+    with pytest.raises(LifespanFailedError, match=r"did not answer within 7 s"):
+        async with testing.client(app, timeouts={"shutdown_s": 7}):
+            pass
+
+
+async def test_time_that_a_test_lets_pass_in_one_go_has_passed(mock_clock):
+    async with testing.client(hello, lifespan="off", timeouts={"keep_alive_s": 60}) as client:
+        await client.get("/")
+        mock_clock.jump(59)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert client.metrics.value("pagi_server_connections_active") == 1
+        mock_clock.jump(2)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert client.metrics.value("pagi_server_connections_active") == 0
 
 
 # What is left open
