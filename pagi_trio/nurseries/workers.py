@@ -149,7 +149,8 @@ class Workers:
                 return
             worker.replace("clean")
             if not await worker.wait_replaced():
-                log.error("%s stays, since its successor could not start", worker)
+                if not self._stopping.is_set():
+                    log.error("%s stays, since its successor could not start", worker)
                 return
 
     def restart(self) -> None:

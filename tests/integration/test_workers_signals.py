@@ -112,10 +112,22 @@ def test_a_worker_that_was_killed_before_does_not_make_the_end_a_failure(supervi
         with request(url, "/shielded"):
             program.wait_for("app: shielded")
             program.send_signal(signal.SIGHUP)
+            program.wait_ready(2)
             program.wait_for("did not end in time; it is killed")
             program.wait_for("ended: killed")
         program.send_signal(signal.SIGTERM)
         assert program.finish() == (0, "")
+
+
+def test_a_stop_while_workers_are_replaced_worries_nobody(supervised):
+    with supervised("-w", "2") as program:
+        program.wait_for_url()
+        program.wait_ready(2)
+        program.send_signal(signal.SIGHUP)
+        program.wait_for("replacing the workers")
+        program.send_signal(signal.SIGTERM)
+        assert program.finish() == (0, "")
+    assert worries(program) == []
 
 
 def test_a_signal_that_comes_again_and_again_while_workers_end_is_no_error(supervised):
