@@ -119,12 +119,28 @@ def test_a_worker_that_was_killed_before_does_not_make_the_end_a_failure(supervi
         assert program.finish() == (0, "")
 
 
-def test_a_stop_while_workers_are_replaced_worries_nobody(supervised):
-    with supervised("-w", "2") as program:
+SLOW = """
+import pathlib, sys, trio
+
+async def app(scope, receive, send):
+    await receive()
+    if pathlib.Path("slow").exists():
+        print("app: starts slowly", file=sys.stderr, flush=True)
+        await trio.sleep_forever()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+def test_a_stop_while_workers_are_replaced_worries_nobody(supervised, tmp_path):
+    (tmp_path / "slow_app.py").write_text(SLOW)
+    with supervised("-w", "2", app="slow_app:app") as program:
         program.wait_for_url()
         program.wait_ready(2)
+        (tmp_path / "slow").touch()
         program.send_signal(signal.SIGHUP)
-        program.wait_for("replacing the workers")
+        program.wait_for("app: starts slowly")
         program.send_signal(signal.SIGTERM)
         assert program.finish() == (0, "")
     assert worries(program) == []
