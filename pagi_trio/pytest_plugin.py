@@ -87,12 +87,22 @@ def _obstacle(fixture: str, request: pytest.FixtureRequest) -> str:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Let a test that used one of the fixtures fail with its one error, and not with a group of one."""
+    return (yield from _tell_errors(item))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Do the same for what comes at the end, where pytest-trio is not who ends the fixtures."""
+    return (yield from _tell_errors(item))
+
+
+def _tell_errors(item: pytest.Item) -> Generator[None, object, object]:
     if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
         return (yield)
     try:
         return (yield)
-    except BaseExceptionGroup as group:
+    except (BaseExceptionGroup, Exception) as raised:  # noqa: BLE001 - it is raised again
         from pagi_trio.testing.failures import what_failed  # noqa: PLC0415 - see above
 
-        error = what_failed(group, in_full=item.config.getoption("fulltrace"))
+        error = what_failed(raised, in_full=item.config.getoption("fulltrace"))
     raise error

@@ -24,7 +24,9 @@ def is_autojump() -> bool:
 
 
 class _Patience(trio.abc.Instrument):
-    """Raises the threshold of a clock while threads of Trio are at work.
+    """Raises the threshold of a clock while threads of Trio are at work, until it has jumped all the same.
+
+    A thread that it has jumped for waits for time itself, and would have to be waited for at each of many small jumps.
 
     Args:
         clock: Of this run. Its threshold may be changed by the test at any time.
@@ -34,6 +36,8 @@ class _Patience(trio.abc.Instrument):
         self.users = 0
         self._clock = clock
         self._chosen: float | None = None
+        self._threads = 0
+        self._since = 0.0
 
     def after_task_step(self, _task: trio.lowlevel.Task) -> None:
         """Raise the threshold, or put it back: only a task's step begins a thread, or takes what it returns."""
@@ -41,7 +45,11 @@ class _Patience(trio.abc.Instrument):
 
     def adjust(self) -> None:
         """Have the threshold be what it should be now."""
-        if trio.testing.active_thread_count() == 0:
+        threads = trio.testing.active_thread_count()
+        if threads != self._threads:
+            self._threads = threads
+            self._since = self._clock.current_time()
+        if threads == 0 or self._clock.current_time() != self._since:
             self.put_back()
         elif self._clock.autojump_threshold < PATIENCE_S:
             self._chosen = self._clock.autojump_threshold

@@ -14,17 +14,17 @@ _IN_BETWEEN: Final = frozenset(("contextlib", "httpx", "outcome", "pagi_trio", "
 """The packages between a call in the test and the application: their frames tell nobody anything."""
 
 
-def what_failed(group: BaseExceptionGroup[BaseException], *, in_full: bool) -> BaseException:
-    """Return what to report in place of a group: the one error in it, or the group of several.
+def what_failed(raised: BaseException, *, in_full: bool) -> BaseException:
+    """Return what to report: of a group, the one error in it, or the group of several.
 
     A test that failed has left open what it would have closed later; that is left out.
 
     Args:
-        group: What came out of the test.
+        raised: What came out of the test.
         in_full: Whether to leave all frames where they are.
     """
-    _, first = group.split(OpenStreamError)
-    error = unwrap(group if first is None else first)
+    first = raised.split(OpenStreamError)[1] if isinstance(raised, BaseExceptionGroup) else None
+    error = unwrap(raised if first is None else first)
     if isinstance(error, OpenStreamError):
         # It happened at no line of the test.
         return pytest.fail.Exception(str(error), pytrace=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -102,6 +103,7 @@ class Served:
         """
         with naming_the_extra():
             from pagi_trio.testing.websocket_client import WebSocketClient  # noqa: PLC0415 - as above
+        headers = self._with_cookies(path, headers)
         return WebSocketClient(self.network, self.url, self._nursery, path, subprotocols=subprotocols, headers=headers)
 
     def sse(  # noqa: PLR0913 - what an EventSource takes, by name
@@ -131,11 +133,19 @@ class Served:
             self.url,
             path,
             method=method,
-            headers=headers,
+            headers=self._with_cookies(path, headers),
             content=content,
             reconnect=reconnect,
             last_event_id=last_event_id,
         )
+
+    def _with_cookies(self, path: str, headers: GivenHeaders) -> GivenHeaders:
+        """Add the cookies that the HTTP client has been given for a path."""
+        if self._http is None or not self._http.cookies:
+            return headers
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        cookies = self._http.build_request("GET", path).headers.get("cookie")
+        return pairs if cookies is None else [("cookie", cookies), *pairs]
 
     def connect(self) -> Connecting:
         """Open a connection, for what no client would say.
@@ -173,6 +183,16 @@ class Client(Served):
         self.put = http.put
         self.patch = http.patch
         self.delete = http.delete
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """The cookies of its HTTP client, which its WebSockets and event streams send as well."""
+        return self.http.cookies
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """What its HTTP client sends with each request."""
+        return self.http.headers
 
 
 @contextmanager

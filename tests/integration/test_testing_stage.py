@@ -455,3 +455,36 @@ async def test_a_websocket_that_was_not_opened_says_how_to(serving):
     async with serving(hello, lifespan="off") as server:
         with pytest.raises(AttributeError, match=r"'send_message' before it is open: async with"):
             await server.websocket("/").send_message("hello")
+
+
+async def test_cookies_of_the_http_client_go_with_everything(serving):
+    async def app(scope, receive, send):
+        cookie = dict(scope["headers"]).get(b"cookie", b"none")
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "bytes": cookie})
+            await receive()
+        elif scope["path"] == "/login":
+            await respond(send, headers=[(b"set-cookie", b"user=ann; Path=/")])
+        else:
+            await respond(send, b"data: %s\n\n" % cookie, headers=[(b"content-type", b"text/event-stream")])
+
+    async with serving(app, lifespan="off") as server:
+        for wanted in (b"none", b"user=ann"):
+            async with server.websocket("/ws", headers={"x-other": "1"}) as ws:
+                assert await ws.get_message() == wanted
+            async with server.sse("/sse") as events:
+                assert (await anext(events)).data == wanted.decode()
+            await server.http.get("/login")
+
+
+async def test_a_client_in_memory_has_the_cookies_and_headers_of_its_http_client():
+    async def app(scope, receive, send):
+        await respond(send, dict(scope["headers"])[b"authorization"])
+
+    async with testing.client(app, lifespan="off") as client:
+        client.headers["authorization"] = "Bearer x"
+        client.cookies.set("a", "b")
+        assert (await client.get("/")).text == "Bearer x"
+        assert client.http.cookies["a"] == "b"

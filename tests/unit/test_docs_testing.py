@@ -88,7 +88,7 @@ async def test_each_object_has_a_table_of_all_that_it_can():
 async def test_the_client_in_memory_has_the_requests_that_are_named():
     async with testing.client(events) as client:
         requests = named(public(client)) - named(described("a `Served`")) - INTERNAL["Served"]
-    sentence = PAGE.partition("methods of its `http` as its own:")[2].partition(", with")[0]
+    sentence = PAGE.partition("what its `http` has as its own:")[2].partition(". Its cookies")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == requests
 
 

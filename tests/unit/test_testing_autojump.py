@@ -183,3 +183,24 @@ async def test_a_clock_jumps_by_itself_if_it_has_a_threshold(mock_clock):
 
 async def test_the_real_clock_does_not_jump():
     assert not is_autojump()
+
+
+@pytest.mark.trio
+async def test_a_thread_that_waits_for_time_is_waited_for_once_and_not_at_each_jump(autojump_clock):
+    thresholds = []
+
+    async def tick():
+        while True:
+            await trio.sleep(0.25)
+            thresholds.append(autojump_clock.autojump_threshold)
+
+    with keep_time_for_threads():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            await trio.to_thread.run_sync(trio.from_thread.run, trio.sleep, 20)
+            nursery.cancel_scope.cancel()
+        assert len(thresholds) >= 79
+        assert set(thresholds[1:]) == {0}
+        # The next thread has all of it again.
+        await trio.to_thread.run_sync(lambda: thresholds.append(autojump_clock.autojump_threshold))
+        assert thresholds[-1] == PATIENCE_S
