@@ -27,10 +27,10 @@ async def pagi_serve() -> AsyncIterator[StartServer]:
     `pagi_trio.testing.Served`.
     """
     _check_trio_runs("pagi_serve")
-    from pagi_trio.testing import open_stage  # noqa: PLC0415 - see above
+    from pagi_trio.testing import open_servers  # noqa: PLC0415 - see above
 
-    async with open_stage() as stage:
-        yield stage.serve
+    async with open_servers() as servers:
+        yield servers.serve
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ async def pagi_client() -> AsyncIterator[StartClient]:
     unit tests, and for clocks that jump. What it gives is a `pagi_trio.testing.Client`.
     """
     _check_trio_runs("pagi_client")
-    from pagi_trio.testing import open_stage  # noqa: PLC0415 - see above
+    from pagi_trio.testing import open_servers  # noqa: PLC0415 - see above
 
-    async with open_stage() as stage:
-        yield stage.client
+    async with open_servers() as servers:
+        yield servers.client
 
 
 def _check_trio_runs(fixture: str) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from pagi_trio.testing.event_parser import Event
 from pagi_trio.testing.event_source import EventSource
 from pagi_trio.testing.event_stream import EventStreamLostError, NotAnEventStreamError
+from pagi_trio.testing.lifetime import OpenStreamError
 from pagi_trio.testing.log import ServerLog
 from pagi_trio.testing.network import Network
 from pagi_trio.testing.readings import Delta, Readings
 from pagi_trio.testing.served import Client, Served
-from pagi_trio.testing.stage import OpenStreamError, Stage, open_stage
+from pagi_trio.testing.servers import Servers, open_servers
 from pagi_trio.testing.wire import Wire
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ __all__ = [
     "Readings",
     "Served",
     "ServerLog",
-    "Stage",
+    "Servers",
     "StartClient",
     "StartServer",
     "Wire",
     "client",
-    "open_stage",
+    "open_servers",
     "serve",
 ]
 
@@ -51,7 +52,7 @@ class StartServer(Protocol):
     async def __call__(
         self, app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
     ) -> Served:
-        """As `Stage.serve`."""
+        """As `Servers.serve`."""
         ...
 
 
@@ -61,7 +62,7 @@ class StartClient(Protocol):
     async def __call__(
         self, app: App, /, *, raise_app_exceptions: bool = True, allow_open_streams: bool = False, **config: object
     ) -> Client:
-        """As `Stage.client`."""
+        """As `Servers.client`."""
         ...
 
 
@@ -71,10 +72,10 @@ async def serve(
 ) -> AsyncIterator[Served]:
     """Serve an application over sockets for the length of a block, then shut it down with its lifespan.
 
-    The arguments, and what may be raised, are those of `Stage.serve`, and at the end of the block of `Stage.finish`.
+    The arguments, and what may be raised, are those of `Servers.serve`, and at the block's end `Servers.finish`.
     """
-    async with open_stage() as stage:
-        yield await stage.serve(
+    async with open_servers() as servers:
+        yield await servers.serve(
             app, raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams, **config
         )
 
@@ -85,9 +86,9 @@ async def client(
 ) -> AsyncIterator[Client]:
     """Serve an application in memory for the length of a block, then shut it down with its lifespan.
 
-    The arguments, and what may be raised, are those of `Stage.client`, and at the end of the block of `Stage.finish`.
+    The arguments, and what may be raised, are those of `Servers.client`, and at the block's end `Servers.finish`.
     """
-    async with open_stage() as stage:
-        yield await stage.client(
+    async with open_servers() as servers:
+        yield await servers.client(
             app, raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams, **config
         )

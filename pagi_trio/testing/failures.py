@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from pagi_trio.testing.app_errors import unwrap
-from pagi_trio.testing.stage import OpenStreamError
+from pagi_trio.testing.lifetime import OpenStreamError
 
 _IN_BETWEEN: Final = frozenset(("contextlib", "httpx", "outcome", "pagi_trio", "trio", "trio_websocket"))
 """The packages between a call in the test and the application: their frames tell nobody anything."""

@@ -242,4 +242,4 @@ def test_a_mistake_of_the_test_ends_at_its_line_of_the_test(project, run_project
 def test_all_frames_are_there_if_they_are_asked_for(project, run_project):
     project.makepyfile(WRONG)
     result = run_project("--full-trace", "-k", "test_jumping")
-    result.stdout.re_match_lines([r".*pagi_trio/testing/stage\.py:\d+: RuntimeError"])
+    result.stdout.re_match_lines([r".*pagi_trio/testing/servers\.py:\d+: RuntimeError"])

@@ -22,10 +22,10 @@ MUCH = 32 << 20
 async def start(request):
     """``server = await start(app, **config)``."""
     with trio.fail_after(10):
-        async with testing.open_stage() as stage:
+        async with testing.open_servers() as servers:
 
             async def start(app, **config):
-                return await getattr(stage, request.param)(app, lifespan="off", **config)
+                return await getattr(servers, request.param)(app, lifespan="off", **config)
 
             yield start
 

@@ -14,7 +14,7 @@ from pagi_trio import testing
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "testing.md").read_text(encoding="utf-8")
 
 INTERNAL = {
-    "Stage": {"finish", "abandon"},
+    "Servers": {"finish", "abandon"},
     "Served": {"close_clients"},
     "Network": {"errors", "note_client"},
     "Wire": {"call_at_end"},
@@ -60,14 +60,14 @@ def named(entries):
 @pytest.mark.trio
 async def test_each_object_has_a_table_of_all_that_it_can():
     async with (
-        testing.open_stage() as stage,
+        testing.open_servers() as servers,
         testing.serve(events) as server,
         server.sse() as source,
         server.connect() as wire,
     ):
         with server.metrics.delta() as delta:
             tables = {
-                "a `Stage`": stage,
+                "a `Servers`": servers,
                 "a `Served`": server,
                 "an `EventSource`": source,
                 "an `Event`": await anext(source),

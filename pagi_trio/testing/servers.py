@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
 import trio.testing
 
 from pagi_trio.config import Config
-from pagi_trio.errors import ConfigError, LifespanFailedError, PagiError
-from pagi_trio.nurseries.connection import Connection
-from pagi_trio.nurseries.service import SSE
+from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.server import Handle, serve, serve_at
-from pagi_trio.testing.app_errors import AppErrors, set_context, unwrap
+from pagi_trio.testing.app_errors import set_context, unwrap
 from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads
-from pagi_trio.testing.log import ServerLog
+from pagi_trio.testing.lifetime import Lifetime
 from pagi_trio.testing.memory import ADDRESS, MemoryListener
 from pagi_trio.testing.network import Network
 from pagi_trio.testing.served import Client, Served, naming_the_extra
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from pagi_trio.asgi import App
-
-S = TypeVar("S", bound=Served)
+    from pagi_trio.testing.lifetime import Run
 
 GRACEFUL_S: Final = 5.0
 """How long the end of a test waits for what its application is still doing, unless the test's settings say."""
-
-SETTLE_S: Final = 1.0
-"""How long the end of a test waits at most for the server to see which clients have left."""
-
-ABANDONED_S: Final = 0.5
-"""How long it waits for an application whose client has left before it got all."""
 
 # Where to reach what listens everywhere.
 _LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
-class OpenStreamError(PagiError):
-    """A test left something open that it should have closed; the message names it."""
-
-
-class Stage:
+class Servers:
     """What one test serves.
 
     Args:
@@ -57,7 +43,7 @@ class Stage:
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._resources = ExitStack()
-        self._performances: list[_Performance] = []
+        self._lifetimes: list[Lifetime] = []
         self._is_over = False
 
     async def serve(
@@ -83,7 +69,7 @@ class Stage:
                 "use pagi_client, which serves in memory"
             )
         settings = _settings({"bind": "127.0.0.1:0", **config})
-        one = _Performance(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
+        one = Lifetime(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
         handle = await self._start(one, partial(serve, app, settings))
         url = handle[0]
         network = Network(partial(_open_socket, url), one.errors)
@@ -108,12 +94,12 @@ class Stage:
         with naming_the_extra():
             import pagi_trio.testing.http_client  # noqa: F401, PLC0415 - before anything has started
         self._resources.enter_context(keep_time_for_threads())
-        one = _Performance(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
+        one = Lifetime(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
         handle = await self._start(one, partial(serve_at, (), app, settings))
         network = Network(MemoryListener(handle.server).connect, one.errors)
         return one.present(Client(handle, f"http://{ADDRESS[0]}", self._nursery, network, one.log))
 
-    async def _start(self, one: _Performance, run: _Run) -> Handle:
+    async def _start(self, one: Lifetime, run: Run) -> Handle:
         if self._is_over:
             raise RuntimeError(
                 "the test that this serves for has ended; with @given of Hypothesis, where pytest-trio may pass on the "
@@ -126,7 +112,7 @@ class Stage:
             except LifespanFailedError as error:
                 error.add_note("Mend its startup, or serve it without: lifespan='off'.")
                 raise
-        self._performances.append(one)
+        self._lifetimes.append(one)
         return one.handle
 
     async def finish(self) -> None:
@@ -138,7 +124,7 @@ class Stage:
         """
         self._is_over = True
         with self._resources:
-            errors = [error for one in self._performances for error in await one.finish()]
+            errors = [error for one in self._lifetimes for error in await one.finish()]
         self._nursery.cancel_scope.cancel()
         if len(errors) == 1:
             raise errors[0]
@@ -148,98 +134,10 @@ class Stage:
     def abandon(self) -> None:
         """Stop at once, since the test has failed already."""
         self._is_over = True
-        for one in self._performances:
+        for one in self._lifetimes:
             one.cut_clients()
         self._resources.close()
         self._nursery.cancel_scope.cancel()
-
-
-class _Run(Protocol):
-    """A server that is ready to be started."""
-
-    async def __call__(self, *, task_status: trio.TaskStatus[Handle]) -> None: ...
-
-
-class _Performance:
-    """One server of a stage, from its start to its end.
-
-    Attributes:
-        errors: What its application raises.
-        log: What it logs.
-        handle: What it started with.
-    """
-
-    handle: Handle
-
-    def __init__(self, *, raise_app_exceptions: bool, allow_open_streams: bool) -> None:
-        self.errors = AppErrors(is_raising=raise_app_exceptions)
-        self.log = ServerLog()
-        self._allow_open_streams = allow_open_streams
-        self._served: Served | None = None
-        self._ended = trio.Event()
-
-    async def run(self, run: _Run, task_status: trio.TaskStatus[Handle]) -> None:
-        """Be the task of the server."""
-        try:
-            await run(task_status=task_status)
-        finally:
-            self._ended.set()
-
-    def present(self, served: S) -> S:
-        """Take what the test gets of the server, now that it has started."""
-        self._served = served
-        service = self.handle.server.service
-        self.errors.listen(service)
-        if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
-            # Time that a test lets pass in one go has passed for every deadline.
-            service.standstill_s = math.inf
-        return served
-
-    def cut_clients(self) -> None:
-        """Close what its clients have open, without a farewell."""
-        if self._served is not None:
-            self._served.network.cut()
-
-    async def finish(self) -> list[BaseException]:
-        """Shut it down, and return what went wrong."""
-        handle = self.handle
-        was_stopped = handle.server.public.stopping.is_set()
-        left = [] if self._served is None else await self._served.close_clients()
-        await _settle()
-        left = [] if was_stopped or self._allow_open_streams else left or _in_flight(handle)
-        handle.shutdown()
-        if left:
-            handle.server.public.abort()
-        else:
-            await self._end_abandoned()
-        await self._ended.wait()
-        errors = self.errors.take_all()
-        if left and not errors:
-            errors.append(
-                OpenStreamError(
-                    f"the test left open: {', '.join(left)}; close it, best by async with, or serve with "
-                    "allow_open_streams=True"
-                )
-            )
-        return errors
-
-    async def _end_abandoned(self) -> None:
-        """End what is still being answered to clients that have left.
-
-        In production the application of an event stream has half a second to act on that, and any other as long as it
-        likes; but nobody waits there.
-        """
-        service = self.handle.server.service
-        connections = [one for one in service.connections if isinstance(one, Connection)]
-        streams = [one for one in connections if one.state == SSE]
-        if streams:
-            for one in streams:
-                one.tick(service.now)
-            await _settle()
-            _cancel_abandoned(streams)
-        with trio.move_on_after(ABANDONED_S):
-            await self._ended.wait()
-        _cancel_abandoned(connections)
 
 
 _DEFAULTS: Final = Config().replace(timeouts={"graceful_s": GRACEFUL_S})
@@ -248,29 +146,6 @@ _DEFAULTS: Final = Config().replace(timeouts={"graceful_s": GRACEFUL_S})
 def _settings(changes: Mapping[str, object]) -> Config:
     # Most tests change nothing, and then the checks of 60 settings are most of what a start takes.
     return _DEFAULTS.replace(**changes) if changes else _DEFAULTS
-
-
-def _in_flight(handle: Handle) -> list[str]:
-    """Name what is being answered to clients that have not left."""
-    left = []
-    for one in handle.server.service.connections:
-        exchange = one.current if isinstance(one, Connection) and not one.transport.hangup else None
-        if exchange is not None and not exchange.complete and not exchange.client_left:
-            left.append(str(exchange).rpartition(", ")[0])
-    return left
-
-
-def _cancel_abandoned(connections: Iterable[Connection]) -> None:
-    for one in connections:
-        exchange = one.current
-        if exchange is not None and not exchange.complete and (exchange.client_left or one.transport.hangup):
-            one.cancel_scope.cancel()
-
-
-async def _settle() -> None:
-    """Wait until nobody has anything more to do at once: what clients have just done is known to the server then."""
-    with trio.move_on_after(SETTLE_S):
-        await trio.testing.wait_all_tasks_blocked()
 
 
 async def _open_socket(url: str) -> trio.SocketStream:
@@ -288,7 +163,7 @@ async def _open_socket(url: str) -> trio.SocketStream:
 
 
 @asynccontextmanager
-async def open_stage() -> AsyncIterator[Stage]:
+async def open_servers() -> AsyncIterator[Servers]:
     """Serve whatever a block serves, for its length.
 
     Raises:
@@ -301,13 +176,13 @@ async def open_stage() -> AsyncIterator[Stage]:
         )
     with unwrapping():
         async with trio.open_nursery() as nursery:
-            stage = Stage(nursery)
+            servers = Servers(nursery)
             try:
-                yield stage
+                yield servers
             except BaseException:
-                stage.abandon()
+                servers.abandon()
                 raise
-            await stage.finish()
+            await servers.finish()
 
 
 @contextmanager

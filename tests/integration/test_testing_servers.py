@@ -86,9 +86,9 @@ async def test_what_cannot_be_called_is_refused_before_anything_starts(serving):
 
 
 async def test_what_has_ended_starts_nothing_more():
-    async with testing.open_stage() as stage:
+    async with testing.open_servers() as servers:
         pass
-    for start in (stage.serve, stage.client):
+    for start in (servers.serve, servers.client):
         with pytest.raises(RuntimeError, match="the test that this serves for has ended"):
             await start(hello, lifespan="off")
 
