@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         PagiError,
     )
     from pagi_trio.metrics.endpoint import MetricsApp
+    from pagi_trio.metrics.facade import Metrics
     from pagi_trio.metrics.server_metrics import ServerMetrics
     from pagi_trio.server import Handle, serve
     from pagi_trio.urlmap import URLMap
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "Handle",
     "LifespanFailedError",
+    "Metrics",
     "MetricsApp",
     "PagiError",
     "ServerMetrics",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES: Final = {
     "Config": "config",
     "Handle": "server",
+    "Metrics": "metrics.facade",
     "MetricsApp": "metrics.endpoint",
     "ServerMetrics": "metrics.server_metrics",
     "URLMap": "urlmap",

@@ -266,6 +266,12 @@ class MetricsSettings(Group):
     flush_interval_s: float = setting(
         0.05, "Message counters are folded into the store this often.", "--metrics-flush-interval", minimum=0
     )
+    series_per_metric: int = setting(
+        1000,
+        "How many label sets a metric of the application may have in each process; the others count together.",
+        "--metrics-series-per-metric",
+        minimum=1,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,8 @@ from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.metrics.pushing import Pushing, make_exporters
-from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
+from pagi_trio.metrics.resolution import serving
+from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.lifespan import Lifespan
 from pagi_trio.nurseries.listeners import Listeners
@@ -243,8 +244,10 @@ class Server:
         self._number = number
         self.meter = meter
         self.listeners = listeners
-        self.metrics = ServerMetrics(meter, local) if isinstance(meter, Meter) else None
-        resources.callback(current_metrics.reset, current_metrics.set(self.metrics))
+        self.metrics: ServerMetrics | None = None
+        if isinstance(meter, Meter):
+            self.metrics = ServerMetrics(meter, local, series_per_metric=config.metrics.series_per_metric)
+        resources.enter_context(serving(self.metrics))
         tls = create_ssl_context(config.tls)
         access = None
         if config.access_log is not None:
@@ -324,6 +327,8 @@ class Server:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.run)
             nursery.start_soon(self._pushing.run)
+            if self._number and self.metrics is not None:
+                nursery.start_soon(self.metrics.keep_updated)
             if self.page is not None:
                 nursery.start_soon(self.page.run)
             if shutdown_trigger is not None:

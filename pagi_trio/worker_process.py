@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 _LINE_MOST: Final = 1_000
 _DETAILS_MOST: Final = 12_000
 
-_DROPPED: Final = catalog.index("pagi_metrics_dropped_series_total")
-
 _CONNECTIONS: Final = catalog.index("pagi_server_connections_active")
 _UP: Final = catalog.index("pagi_server_worker_up")
 
@@ -251,7 +249,8 @@ class _Worker:
         with ExitStack() as resources:
             meter: Counting = NullMeter()
             if config.metrics.enabled:
-                meter = Meter(self._store, slot, is_owner=False, interval_s=config.metrics.flush_interval_s)
+                interval_s = config.metrics.flush_interval_s
+                meter = Meter(self._store, slot, is_owner=False, interval_s=interval_s, turns=self._turns)
             listeners = [Listener.inherit(*one) for one in zip(self._orders["listeners"], self._sockets, strict=True)]
             self._listeners, self._sockets = listeners, []
             resources.callback(close_all, listeners)
@@ -318,8 +317,6 @@ class _Worker:
         if new := application.unshared() - self._told:
             self._told |= new
             self._control.post({"type": "unshared", "names": " ".join(sorted(new))})
-        if self._turns.dropped:
-            self._segment.set(_DROPPED, float(self._turns.dropped))
 
     def _be_a_child_of_the_application(self) -> None:
         """Let go of what is the worker's, in a process that the application has forked from it.

@@ -167,17 +167,27 @@ class GaugeValue(AppValue):
         self._stamp = 0.0
         self._stamps: memoryview[float] | None = None
 
-    def inc(self, amount: float) -> None:
+    @enable_ki_protection
+    def inc(self, amount: float, timestamp: float | None = None) -> None:
         """Add to the number, or take from it."""
-        with self._lock:
-            self._write(self._value + amount, WRITTEN)
+        lock = self._lock
+        lock.acquire()
+        try:
+            self._write(self._value + amount, timestamp or WRITTEN)
+        finally:
+            lock.release()
         if self.is_fresh:
             self._places.place(self)
 
+    @enable_ki_protection
     def set(self, value: float, timestamp: float | None = None) -> None:
         """Overwrite the number."""
-        with self._lock:
+        lock = self._lock
+        lock.acquire()
+        try:
             self._write(value, timestamp or WRITTEN)
+        finally:
+            lock.release()
         if self.is_fresh:
             self._places.place(self)
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
+from pagi_trio.metrics.region import Region
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import EventTally, MessageTally
+from pagi_trio.metrics.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,20 +33,33 @@ class Meter:
         slot: Whose segment it counts in; None is that of the process that owns the store.
         is_owner: Whether this process owns the store, and so the series that the catalog gives to the parent.
         interval_s: How long counts wait to be folded, seconds.
+        turns: The region of the application's metrics, where somebody else adds to it as well.
 
     Attributes:
+        interval_s: How long counts wait to be folded, seconds.
+        turns: Where the application's metrics have their places.
         owner: Takes the series that belong to the parent; in a worker, nobody.
         websocket: The tally of WebSocket messages.
         sse: The tally of event streams.
         epoch: When its clock began, by Trio's.
     """
 
-    __slots__ = ("_flush", "_segment", "_store", "_thread", "epoch", "owner", "sse", "websocket")
+    __slots__ = ("_flush", "_segment", "_store", "_thread", "epoch", "interval_s", "owner", "sse", "turns", "websocket")
 
-    def __init__(self, store: Store, slot: int | None, *, is_owner: bool, interval_s: float = FLUSH_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        slot: int | None,
+        *,
+        is_owner: bool,
+        interval_s: float = FLUSH_INTERVAL_S,
+        turns: Turns | None = None,
+    ) -> None:
+        self.interval_s = interval_s
         self._store = store
         self._thread = threading.get_ident()
         self._segment = store.parent if slot is None else store.slot(slot)
+        self.turns = Turns(Region(self._segment.area)) if turns is None else turns
         self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
         self.epoch = 0.0
@@ -91,6 +106,11 @@ class Meter:
         """Call something before each fold, to `set` what is cheaper to look up than to count."""
         self._flush.samplers.append(callback)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the meter's thread."""
+        return threading.get_ident() == self._thread
+
     def fold_all(self) -> None:
         """Bring the store up to date."""
         self._flush.fold_all()
@@ -100,7 +120,7 @@ class Meter:
 
         May be called from any thread; only in that of the meter does it bring it up to date.
         """
-        if threading.get_ident() == self._thread:
+        if self.is_here:
             self._flush.fold_all()
         return self._store.snapshot()
 

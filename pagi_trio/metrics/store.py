@@ -165,7 +165,7 @@ class Store:
 
     Args:
         slots: How many workers can count at a time.
-        shared: Whether other processes will attach to it; only then has it room for the application's own metrics.
+        shared: Whether other processes will attach to it.
 
     Attributes:
         fd: The file of the memory, for other processes; -1 if it is shared by none.
@@ -315,9 +315,9 @@ class Store:
         for number, segment in self.live():
             reading.live[number] = row = segment.values()
             row[_BLOCKED] = max(0.0, segment.blocked_s(now) - BEAT_S)
+            reading.sources.append(Source(segment.reader.read(), segment.instance, number))
             if self._is_shared:
                 reading.pids[str(number)] = segment.pid
-                reading.sources.append(Source(segment.reader.read(), segment.instance, number))
         return reading
 
     def close(self) -> None:

@@ -335,12 +335,14 @@ CATALOG: Final[tuple[Metric, ...]] = (
     Metric(
         "pagi_metrics_dropped_series_total",
         "counter",
-        "Series of the application's own metrics that found no room in what workers share.",
+        "Label sets of the application's own metrics that have no series of their own: beyond the limit of their "
+        "metric, so that they count as other, or because there was no room left.",
     ),
     Metric(
         "pagi_metrics_errors_total",
         "counter",
-        "Failures inside the metrics themselves, by part.",
-        labels=(("part", ("flush", "render")),),
+        "Failures inside the metrics themselves, by part: folding, writing the page, a batch callback of the "
+        "application, or a call of it that does not say which of several servers it is for.",
+        labels=(("part", ("flush", "render", "callback", "context")),),
     ),
 )

@@ -1,0 +1,361 @@
+"""What applications count with: a handle for each label set of a metric, and the metric that hands them out.
+
+A handle finds its number in whatever server it is called in, and does nothing where there is none. It may be used in
+Trio's tasks, in synchronous functions and in threads; no count is lost.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from math import inf
+from operator import itemgetter
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
+
+from trio.lowlevel import enable_ki_protection
+
+from pagi_trio.metrics.app_value import AppValue, GaugeValue
+from pagi_trio.metrics.histogram_value import HistogramValue
+from pagi_trio.metrics.naming import MODES, full_name
+from pagi_trio.metrics.registry import REGISTRY
+from pagi_trio.metrics.resolution import NOWHERE, RUNNING, find_server, is_before_servers
+from pagi_trio.metrics.server_metrics import current_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from pagi_trio.metrics.ledger import Value
+    from pagi_trio.metrics.region import Family
+
+P = ParamSpec("P")
+R = TypeVar("R")
+V = TypeVar("V", AppValue, GaugeValue, HistogramValue)
+H = TypeVar("H", bound="Handle[AppValue] | Handle[GaugeValue] | Handle[HistogramValue]")
+
+HANDLES_MOST: Final = 10_000
+"""How many handles a metric keeps for whoever asks for them again; more than that are made again each time."""
+
+# In a module's global: the attribute would take as long as the call.
+_current: Final = current_metrics.get
+
+
+class Handle(Generic[V]):
+    """One label set of one metric.
+
+    Args:
+        family: The metric.
+        label_values: A value for each of its labels.
+        metric: What has handed it out, if it has labels.
+
+    Attributes:
+        family: The metric.
+        label_values: A value for each of its labels.
+        values: What it counts into, by server.
+    """
+
+    __slots__ = ("__weakref__", "_metric", "family", "label_values", "values")
+
+    def __init__(self, family: Family, label_values: tuple[str, ...] = (), metric: object = None) -> None:
+        self.family = family
+        self.label_values = label_values
+        # Kept for as long as somebody has this.
+        self._metric = metric
+        self.values: dict[object, V] = {}
+
+    def keep(self, server: object, value: Value) -> None:
+        """Take what it counts into in a server, which has made it for this metric."""
+        self.values[server] = cast("V", value)
+
+    def free(self, server: object) -> None:
+        """Forget it again."""
+        self.values.pop(server, None)
+
+    @property
+    def kind(self) -> type:
+        """Its class, whatever its labels."""
+        return type(self)
+
+    def early(self) -> Iterable[Self]:
+        """Return itself, if it is on the page with 0 before anybody has counted.
+
+        Of several workers' gauges, one that was never set must not be the smallest, nor the last.
+        """
+        return (self,) if self.family.mode in ("", MODES["sum"]) else ()
+
+    def _seek(self) -> V | None:
+        """Return what it counts into, where that is not at hand; None if nobody counts here."""
+        if not RUNNING.servers:
+            return None
+        server = _current(NOWHERE)
+        if server is NOWHERE:
+            server = RUNNING.only
+            if server is None:
+                RUNNING.count_lost()
+                return None
+            value = self.values.get(server)
+            if value is not None:
+                return value
+        return None if server is None else cast("V | None", server.ledger.enter(self, server))
+
+    def _misuse(self, rule: str, amount: object) -> str:
+        return f"{full_name(self.family)}: {rule}, not {amount!r}"
+
+    def __repr__(self) -> str:
+        labels = ", ".join(
+            f"{name}={value!r}" for name, value in zip(self.family.labels, self.label_values, strict=True)
+        )
+        return f"<{type(self).__name__} {full_name(self.family)}{f'({labels})' if labels else ''}>"
+
+    if not TYPE_CHECKING:
+        # To a type checker, there is none.
+        def labels(self, /, **labels: str) -> NoReturn:
+            """Refuse: labels are given once."""
+            raise TypeError(f"{full_name(self.family)}: has no labels here; got {', '.join(labels) or 'none'}")
+
+
+class Counter(Handle[AppValue]):
+    """Counts up."""
+
+    __slots__ = ()
+
+    @enable_ki_protection
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it.
+
+        Args:
+            amount: How much, at least 0 and finite.
+
+        Raises:
+            ValueError: If the amount is negative, infinite or no number.
+            TypeError: If the amount is of another type.
+        """
+        try:
+            is_right = 0.0 <= amount < inf
+        except TypeError:
+            raise TypeError(self._misuse("a counter goes up by a number", amount)) from None
+        if not is_right:
+            raise ValueError(self._misuse("a counter goes up by a finite number, at least 0", amount))
+        value = self.values.get(_current(NOWHERE))
+        if value is None:
+            value = self._seek()
+            if value is None:
+                return
+        value.inc(amount)
+
+
+class Gauge(Handle[GaugeValue]):
+    """A number that goes up and down."""
+
+    __slots__ = ("_is_timed",)
+
+    def __init__(self, family: Family, label_values: tuple[str, ...] = (), metric: object = None) -> None:
+        super().__init__(family, label_values, metric)
+        self._is_timed = family.mode == MODES["latest"]
+
+    def set(self, value: float) -> None:
+        """Overwrite it.
+
+        Raises:
+            TypeError: If the value is no number.
+        """
+        try:
+            value += 0.0
+        except (TypeError, OverflowError):
+            raise TypeError(self._misuse("a gauge is set to a number", value)) from None
+        number = self._find()
+        if number is not None:
+            number.set(value, time() if self._is_timed else None)
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add to it.
+
+        Raises:
+            TypeError: If the amount is no number.
+        """
+        try:
+            amount += 0.0
+        except (TypeError, OverflowError):
+            raise TypeError(self._misuse("a gauge goes up by a number", amount)) from None
+        number = self._find()
+        if number is not None:
+            number.inc(amount, time() if self._is_timed else None)
+
+    def dec(self, amount: float = 1.0) -> None:
+        """Take from it.
+
+        Raises:
+            TypeError: If the amount is no number.
+        """
+        try:
+            amount = 0.0 - amount
+        except (TypeError, OverflowError):
+            raise TypeError(self._misuse("a gauge goes down by a number", amount)) from None
+        self.inc(amount)
+
+    def _find(self) -> GaugeValue | None:
+        value = self.values.get(_current(NOWHERE))
+        return value if value is not None else self._seek()
+
+
+class Histogram(Handle[HistogramValue]):
+    """Counts observations in buckets, and adds them up."""
+
+    __slots__ = ()
+
+    def observe(self, amount: float) -> None:
+        """Count an observation.
+
+        Raises:
+            ValueError: If the amount is infinite or no number.
+            TypeError: If the amount is of another type.
+        """
+        try:
+            is_right = -inf < amount < inf
+        except TypeError:
+            raise TypeError(self._misuse("an observation is a number", amount)) from None
+        if not is_right:
+            raise ValueError(self._misuse("an observation is a finite number", amount))
+        value = self.values.get(_current(NOWHERE))
+        if value is None:
+            value = self._seek()
+            if value is None:
+                return
+        value.observe(amount)
+
+
+class Timer(Histogram):
+    """A histogram of seconds that measures them itself."""
+
+    __slots__ = ()
+
+    def time(self) -> Timing:
+        """Measure a block, as a context manager, or each call of a function, sync or async, as a decorator.
+
+        What ends by an exception or by cancellation is measured as well.
+        """
+        return Timing(self)
+
+
+class Timing:
+    """One block that is measured."""
+
+    __slots__ = ("_started", "_timer")
+
+    def __init__(self, timer: Timer) -> None:
+        self._timer = timer
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.observe(perf_counter() - self._started)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Measure each call of a function.
+
+        Raises:
+            TypeError: If it is a generator, whose call ends before anything has been done.
+        """
+        timer = self._timer
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{full_name(timer.family)}: cannot measure a generator by decorating it; use with inside")
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def measured_async(*args: P.args, **kwargs: P.kwargs) -> object:
+                with timer.time():
+                    return await function(*args, **kwargs)
+
+            return cast("Callable[P, R]", measured_async)
+
+        @functools.wraps(function)
+        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+            with timer.time():
+                return function(*args, **kwargs)
+
+        return measured
+
+
+class Labelled(Generic[H]):
+    """A metric with labels: it has a handle for each set of their values.
+
+    Attributes:
+        family: What it is.
+        kind: The class of its handles.
+    """
+
+    __slots__ = ("__weakref__", "_early", "_handles", "_only", "_pick", "_size", "family", "kind")
+
+    def __init__(self, kind: type[H], family: Family) -> None:
+        self.family = family
+        self.kind = kind
+        self._size = len(family.labels)
+        # What handles are found by: a tuple of values, or where there is one label, its value, which is faster.
+        self._only = family.labels[0] if self._size == 1 else None
+        self._pick = itemgetter(*family.labels)
+        self._handles: dict[object, H] = {}
+        self._early: list[H] = []
+
+    def labels(self, /, **labels: str) -> H:
+        """Return the handle of one label set; keep it where it is used often.
+
+        Args:
+            labels: A value for each label. Each set is a series for good: few values, and none that clients choose.
+
+        Raises:
+            ValueError: If these are not the metric's labels.
+            TypeError: If a value is no text.
+        """
+        if len(labels) == self._size:
+            try:
+                return self._handles[self._pick(labels) if self._only is None else labels[self._only]]
+            except (KeyError, TypeError):
+                pass
+        return self._bind(labels)
+
+    def _bind(self, labels: dict[str, str]) -> H:
+        name = full_name(self.family)
+        if labels.keys() != set(self.family.labels):
+            given = ", ".join(labels) or "none"
+            raise ValueError(f"{name}: its labels are {', '.join(self.family.labels)}; got {given}")
+        for label, value in labels.items():
+            if not isinstance(value, str):
+                raise TypeError(f"{name}: the label {label} is text, not {value!r}")
+        # Of a subclass, such as an enumeration's, the text alone.
+        values = tuple(str.__str__(labels[label]) for label in self.family.labels)
+        handle = self.kind(self.family, values, self)
+        if len(self._handles) < HANDLES_MOST:
+            handle = self._handles.setdefault(values if self._only is None else values[0], handle)
+        self._show(handle)
+        return handle
+
+    def _show(self, handle: H) -> None:
+        """Have a new label set on the page with 0: in the server that it was made in, or else in all that start."""
+        if not handle.early():
+            return
+        server = find_server()
+        if server is not None:
+            server.ledger.enter(handle, server)
+        elif is_before_servers() and len(self._early) < HANDLES_MOST:
+            self._early.append(handle)
+            REGISTRY.note_early()
+
+    def early(self) -> Iterable[H]:
+        """Return the handles that were made before a server ran."""
+        return self._early.copy()
+
+    def __repr__(self) -> str:
+        return f"<Labelled {full_name(self.family)}({', '.join(self.family.labels)})>"
+
+    if not TYPE_CHECKING:
+        # To a type checker, there are none. No __getattr__, which would make every other attribute slower.
+        def _refuse(self, *_: object) -> NoReturn:
+            labels = ", ".join(f"{label}=..." for label in self.family.labels)
+            raise TypeError(f"{full_name(self.family)}: has labels, so count with .labels({labels})")
+
+        inc = dec = set = observe = time = _refuse

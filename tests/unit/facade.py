@@ -1,0 +1,66 @@
+"""What the tests of applications' own metrics share: servers that only count, and what their pages say."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pagi_trio.metrics import Metrics
+from pagi_trio.metrics.meter import Meter
+from pagi_trio.metrics.registry import REGISTRY
+from pagi_trio.metrics.resolution import serving
+from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    """Define metrics that no other test has on its page, though a traceback may hold them."""
+    yield Metrics(prefix="shop")
+    REGISTRY._names.clear()
+
+
+@contextmanager
+def counting(**settings: int) -> Iterator[ServerMetrics]:
+    """Be in the context of a server that counts, without its sockets."""
+    metrics = ServerMetrics(Meter.create(), **settings)
+    with serving(metrics):
+        yield metrics
+
+
+@contextmanager
+def counting_beside() -> Iterator[ServerMetrics]:
+    """Have another server count, of whose context this is not."""
+    context = Context()
+    manager = counting()
+    other = context.run(manager.__enter__)
+    try:
+        yield other
+    finally:
+        context.run(manager.__exit__, None, None, None)
+
+
+def context_of(metrics: ServerMetrics) -> Context:
+    """Return a context of a server."""
+    context = Context()
+    context.run(current_metrics.set, metrics)
+    return context
+
+
+def lines(metrics: ServerMetrics) -> dict[str, float]:
+    """Return the application's samples, as they stand on a page."""
+    return {
+        f"{one.family.name}{sample.suffix}{_labels(sample.labels)}": sample.value
+        for one in metrics.snapshot().application()
+        for sample in one.samples
+    }
+
+
+def _labels(labels: dict[str, str]) -> str:
+    inner = ",".join(f'{name}="{value}"' for name, value in labels.items())
+    return f"{{{inner}}}" if inner else ""

@@ -1,0 +1,545 @@
+"""Counting by applications' own metrics: where it goes, where it goes nowhere, and that nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import math
+import os
+import sys
+import threading
+import weakref
+from enum import Enum
+from functools import partial
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagi_trio.metrics import Metrics
+from pagi_trio.metrics.resolution import serving
+
+from .facade import context_of, counting, counting_beside, lines, metrics
+
+__all__ = ["metrics"]
+
+THREADS = 8
+TIMES = 2_000
+
+
+def untold(function):
+    """Call a function where no server has made the context, as a plain thread does."""
+    return contextvars.Context().run(function)
+
+
+# One server
+
+
+def test_each_type_counts_what_it_is_told(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
+    depth = metrics.gauge("depth", "Depth.")
+    size = metrics.histogram("size_bytes", "Size.", unit="bytes", buckets=(10, 100))
+    with counting() as server:
+        hits.inc()
+        hits.inc(2.5)
+        paths.labels(path="/", method="GET").inc()
+        paths.labels(method="GET", path="/").inc()
+        depth.set(7)
+        depth.inc(3)
+        depth.dec()
+        for amount in (10, 11, 1000):
+            size.observe(amount)
+        assert lines(server) == {
+            "shop_hits_total": 3.5,
+            'shop_paths_total{path="/",method="GET"}': 2,
+            "shop_depth": 9,
+            'shop_size_bytes_bucket{le="10.0"}': 1,
+            'shop_size_bytes_bucket{le="100.0"}': 2,
+            'shop_size_bytes_bucket{le="+Inf"}': 3,
+            "shop_size_bytes_count": 3,
+            "shop_size_bytes_sum": 1021,
+        }
+
+
+def test_what_was_defined_is_on_the_page_with_0_from_the_start(metrics):
+    kept = [
+        metrics.counter("hits_total", "Hits."),
+        metrics.counter("paths_total", "Paths.", labels=["path"]).labels(path="/"),
+        metrics.gauge("depth", "Depth."),
+        metrics.gauge("peak", "Peak.", workers="max"),
+    ]
+    with counting() as server:
+        # The smallest or largest of several must not be that of one that was never set.
+        assert lines(server) == {"shop_hits_total": 0, 'shop_paths_total{path="/"}': 0, "shop_depth": 0}
+        late = metrics.counter("late_total", "Late.")
+        assert lines(server)["shop_late_total"] == 0
+        assert kept
+        assert late
+
+
+def test_a_label_set_is_on_the_page_of_the_server_that_asked_for_it_alone(metrics):
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    with counting() as one, counting_beside() as other:
+        context_of(one).run(lambda: paths.labels(path="/mine"))
+        assert lines(one) == {'shop_paths_total{path="/mine"}': 0}
+        assert lines(other) == {}
+
+
+@pytest.mark.parametrize(("workers", "value"), [("sum", 4), ("max", 4), ("min", 4), ("latest", 4)])
+def test_a_gauge_of_one_process_is_what_it_was_set_to(metrics, workers, value):
+    depth = metrics.gauge("depth", "Depth.", workers=workers)
+    with counting() as server:
+        depth.set(1)
+        depth.inc(3)
+        assert lines(server) == {"shop_depth": value}
+
+
+def test_a_gauge_for_each_worker_has_its_slot(metrics):
+    depth = metrics.gauge("depth", "Depth.", workers="each")
+    with counting() as server:
+        depth.set(4)
+        assert lines(server) == {'shop_depth{worker="1"}': 4}
+
+
+def test_a_handle_is_the_same_for_the_same_labels(metrics):
+    paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
+    assert paths.labels(path="/", method="GET") is paths.labels(method="GET", path="/")
+    assert paths.labels(path="GET", method="/") is not paths.labels(path="/", method="GET")
+
+
+def test_values_of_an_enumeration_are_their_text(metrics):
+    class Method(str, Enum):  # noqa: UP042 - whose str() is another text
+        GET = "get"
+
+    paths = metrics.counter("paths_total", "Paths.", labels=["method"])
+    with counting() as server:
+        paths.labels(method=Method.GET).inc()
+        paths.labels(method="get").inc()
+        assert lines(server) == {'shop_paths_total{method="get"}': 2}
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize("amount", [-1, -0.001, math.nan, math.inf, -math.inf])
+def test_a_counter_does_not_go_down_with_a_server_or_without(metrics, amount):
+    hits = metrics.counter("hits_total", "Hits.")
+    message = f"shop_hits_total: a counter goes up by a finite number, at least 0, not {amount!r}"
+    with pytest.raises(ValueError) as caught:
+        hits.inc(amount)
+    assert str(caught.value) == message
+    with counting() as server:
+        with pytest.raises(ValueError):
+            hits.inc(amount)
+        assert lines(server) == {"shop_hits_total": 0}
+
+
+def test_what_is_no_number_is_refused_by_name(metrics):
+    hits, depth = metrics.counter("hits_total", "Hits."), metrics.gauge("depth", "Depth.")
+    size = metrics.histogram("size", "Size.")
+    with counting() as server:
+        for call in (hits.inc, depth.set, depth.inc, depth.dec, size.observe):
+            for wrong in ("1", None, []):
+                with pytest.raises(TypeError, match=r"^shop_"):
+                    call(wrong)
+        for wrong in (math.nan, math.inf):
+            with pytest.raises(ValueError, match=r"^shop_size: an observation is a finite number"):
+                size.observe(wrong)
+        assert set(lines(server).values()) == {0}
+
+
+def test_wrong_labels_are_refused_by_name(metrics):
+    paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
+    paths.labels(path="/", method="GET")
+    for wrong, got in (({"path": "/"}, "path"), ({"path": "/", "verb": "GET"}, "path, verb"), ({}, "none")):
+        with pytest.raises(ValueError) as caught:
+            paths.labels(**wrong)
+        assert str(caught.value) == f"shop_paths_total: its labels are path, method; got {got}"
+    for wrong in (3, None, ["/"]):
+        with pytest.raises(TypeError) as caught:
+            paths.labels(path=wrong, method="GET")
+        assert str(caught.value) == f"shop_paths_total: the label path is text, not {wrong!r}"
+
+
+def test_a_metric_with_labels_is_not_counted_without_nor_the_other_way(metrics):
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    with pytest.raises(TypeError, match=r"^shop_paths_total: has labels, so count with .labels\(path=...\)$"):
+        paths.inc()
+    hits = metrics.counter("hits_total", "Hits.")
+    with pytest.raises(TypeError, match=r"^shop_hits_total: has no labels here; got path$"):
+        hits.labels(path="/")
+
+
+# Timers
+
+
+def test_a_timer_measures_blocks_and_functions_of_both_kinds(metrics):
+    work = metrics.timer("work_seconds", "Work.", labels=["kind"])
+
+    @work.labels(kind="sync").time()
+    def add(one, *, other):
+        """Add."""
+        return one + other
+
+    @work.labels(kind="async").time()
+    async def add_later(one, *, other):
+        await trio.lowlevel.checkpoint()
+        return one + other
+
+    async def main():
+        return await add_later(1, other=2)
+
+    with counting() as server:
+        assert add(1, other=2) == 3
+        assert add.__doc__ == "Add."
+        assert trio.run(main) == 3
+        with work.labels(kind="block").time():
+            pass
+        with pytest.raises(KeyError), work.labels(kind="failed").time():
+            raise KeyError
+        told = lines(server)
+        for kind in ("sync", "async", "block", "failed"):
+            assert told[f'shop_work_seconds_count{{kind="{kind}"}}'] == 1
+            assert told[f'shop_work_seconds_sum{{kind="{kind}"}}'] > 0
+
+
+def test_a_function_that_calls_itself_is_measured_each_time(metrics):
+    work = metrics.timer("work_seconds", "Work.")
+
+    @work.time()
+    def count_down(number):
+        return number and count_down(number - 1)
+
+    with counting() as server:
+        count_down(4)
+        assert lines(server)["shop_work_seconds_count"] == 5
+
+
+def test_generators_are_not_measured_by_decorating_them(metrics):
+    work = metrics.timer("work_seconds", "Work.")
+
+    def plain():
+        yield
+
+    async def later():
+        yield
+
+    for function in (plain, later):
+        with pytest.raises(TypeError, match=r"^shop_work_seconds: cannot measure a generator"):
+            work.time()(function)
+
+
+# No server
+
+
+def test_without_a_server_everything_is_nothing(metrics):
+    hits, depth = metrics.counter("hits_total", "Hits."), metrics.gauge("depth", "Depth.")
+    work = metrics.timer("work_seconds", "Work.")
+    assert not metrics
+    hits.inc()
+    depth.set(3)
+    with work.time():
+        pass
+    with counting() as server:
+        assert metrics
+        assert set(lines(server).values()) == {0}
+    assert not metrics
+    hits.inc()
+
+
+def test_where_metrics_are_off_everything_is_nothing_though_another_server_counts(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    with counting() as server, serving(None):
+        assert not metrics
+        hits.inc()
+        assert metrics.add_batch_callback(hits.inc)() is None
+        assert lines(server) == {"shop_hits_total": 0}
+
+
+def test_a_context_outlives_its_server_and_counts_for_nobody(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    with counting() as stopped:
+        hits.inc()
+        context = contextvars.copy_context()
+    with counting() as server:
+        assert not context.run(lambda: bool(metrics))
+        context.run(hits.inc)
+        assert lines(server) == {"shop_hits_total": 0}
+    assert lines(stopped) == {"shop_hits_total": 1}
+
+
+# Several servers
+
+
+def test_two_servers_each_count_what_is_theirs(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    with counting() as one, counting_beside() as other:
+        context_of(one).run(hits.inc)
+        context_of(other).run(hits.inc, 10)
+        context_of(one).run(hits.inc)
+        assert lines(one) == {"shop_hits_total": 2}
+        assert lines(other) == {"shop_hits_total": 10}
+
+
+def test_without_a_context_the_only_server_counts(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    with counting() as server:
+        untold(hits.inc)
+        assert untold(lambda: bool(metrics))
+        assert lines(server) == {"shop_hits_total": 1}
+
+
+def test_without_a_context_two_servers_count_only_that_and_say_it_once(metrics, caplog):
+    hits = metrics.counter("hits_total", "Hits.")
+    with counting() as one, counting_beside() as other:
+        for _ in range(3):
+            untold(hits.inc)
+        assert not untold(lambda: bool(metrics))
+        for server in (one, other):
+            assert lines(server) == {"shop_hits_total": 0}
+            assert server.value("pagi_metrics_errors_total", part="context") == 3
+        assert len([record for record in caplog.records if "several servers run" in record.getMessage()]) == 1
+        one_left = contextvars.Context()
+    with counting() as server:
+        one_left.run(hits.inc)
+        assert lines(server) == {"shop_hits_total": 1}
+
+
+def test_a_stopped_server_leaves_nothing_in_the_handles(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    with counting() as server:
+        hits.inc()
+        paths.labels(path="/").inc()
+        ref = weakref.ref(server.ledger)
+        assert hits.values
+        assert paths.labels(path="/").values
+    assert not hits.values
+    assert not paths.labels(path="/").values
+    del server
+    gc.collect()
+    assert ref() is None
+
+
+def test_tests_one_after_another_begin_at_0(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    for _ in range(3):
+        with counting() as server:
+            hits.inc()
+            assert lines(server) == {"shop_hits_total": 1}
+
+
+# Threads and tasks
+
+
+@pytest.fixture
+def often():
+    """Have threads take turns as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("often")
+def test_threads_and_tasks_lose_nothing(metrics):
+    """Eight threads and eight tasks count in the same and in new series; takes its time by its numbers."""
+    hits = metrics.counter("hits_total", "Hits.")
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    depth = metrics.gauge("depth", "Depth.")
+    size = metrics.histogram("size", "Size.", buckets=(1, 2, 3))
+
+    def count(number):
+        hits.inc()
+        paths.labels(path=str(number % 50)).inc()
+        depth.inc(2)
+        depth.dec()
+        size.observe(number % 4)
+
+    def work():
+        for number in range(TIMES):
+            count(number)
+
+    async def task():
+        for number in range(TIMES):
+            count(number)
+            if number % 100 == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            for _ in range(THREADS // 2):
+                nursery.start_soon(trio.to_thread.run_sync, work)
+            for _ in range(THREADS):
+                nursery.start_soon(task)
+
+    with counting() as server:
+        plain = [threading.Thread(target=work) for _ in range(THREADS // 2)]
+        for thread in plain:
+            thread.start()
+        trio.run(main)
+        for thread in plain:
+            thread.join()
+        total = 2 * THREADS * TIMES
+        told = lines(server)
+    assert told["shop_hits_total"] == told["shop_depth"] == total
+    assert sum(value for line, value in told.items() if line.startswith("shop_paths_total")) == total
+    assert told["shop_size_count"] == total
+    assert told["shop_size_sum"] == total * 1.5
+    assert told['shop_size_bucket{le="2.0"}'] == total * 0.75
+
+
+def test_a_finalizer_and_a_loop_of_asyncio_count_too(metrics):
+    hits = metrics.counter("hits_total", "Hits.", labels=["by"])
+
+    class Thing:
+        def __del__(self):
+            hits.labels(by="finalizer").inc()
+
+    async def main():
+        hits.labels(by="asyncio").inc()
+
+    with counting() as server:
+        thing = Thing()
+        thing.me = thing
+        del thing
+        gc.collect()
+        asyncio.run(main())
+        assert lines(server) == {'shop_hits_total{by="finalizer"}': 1, 'shop_hits_total{by="asyncio"}': 1}
+
+
+# Labels without end
+
+
+def test_past_the_limit_label_sets_count_together_and_each_is_told_once(metrics, caplog):
+    users = metrics.counter("users_total", "Users.", labels=["user", "kind"])
+    other = metrics.counter("other_total", "Other.", labels=["user"])
+    with counting(series_per_metric=3) as server:
+        for _ in range(2):
+            for number in range(10):
+                users.labels(user=str(number), kind="x").inc()
+        other.labels(user="9").inc()
+        told = lines(server)
+        assert told == {
+            'shop_users_total{user="0",kind="x"}': 2,
+            'shop_users_total{user="1",kind="x"}': 2,
+            'shop_users_total{user="2",kind="x"}': 2,
+            'shop_users_total{user="other",kind="other"}': 14,
+            'shop_other_total{user="9"}': 1,
+        }
+        assert server.value("pagi_metrics_dropped_series_total") == 7
+        assert [record.getMessage() for record in caplog.records] == [
+            "shop_users_total has more than 3 label sets, see metrics.series_per_metric; the others are counted together, with 'other' for each label"
+        ]
+
+
+def test_what_is_turned_away_is_remembered_only_so_far(metrics, monkeypatch):
+    monkeypatch.setattr("pagi_trio.metrics.ledger.REMEMBERED", 5)
+    monkeypatch.setattr("pagi_trio.metrics.handles.HANDLES_MOST", 5)
+    users = metrics.counter("users_total", "Users.", labels=["user"])
+    with counting(series_per_metric=1) as server:
+        for number in range(100):
+            users.labels(user=str(number)).inc()
+        assert lines(server) == {'shop_users_total{user="0"}': 1, 'shop_users_total{user="other"}': 99}
+        assert server.value("pagi_metrics_dropped_series_total") == 5
+        assert len(users._handles) == 5
+
+
+def test_without_room_in_the_region_the_rest_counts_on_no_page(metrics, caplog):
+    size = metrics.histogram("size", "Size.", labels=["path"], buckets=range(3000))
+    with counting() as server:
+        for number in range(5):
+            size.labels(path=str(number)).observe(1)
+        counts = [line for line in lines(server) if line.startswith("shop_size_count")]
+        assert len(counts) == 2
+        assert server.value("pagi_metrics_dropped_series_total") == 3
+        assert [record.getMessage() for record in caplog.records] == [
+            "the application has more series than there is room for; one of shop_size is missing"
+        ]
+
+
+# No text of four letters is what label sets become beyond the limit.
+@given(st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4)), max_size=20), st.integers(1, 6))
+def test_whatever_the_label_values_everything_is_counted_somewhere(sets, limit):
+    paths = Metrics("any").counter("paths_total", "Paths.", labels=["one", "two"])
+    with counting(series_per_metric=limit) as server:
+        for one, two in sets:
+            paths.labels(one=one, two=two).inc()
+        found = {
+            tuple(sample.labels.values()): sample.value
+            for family in server.snapshot().application()
+            for sample in family.samples
+            if family.family.name == "any_paths"
+        }
+    assert sum(found.values()) == len(sets)
+    assert len(found) <= limit + 1
+    for labels in list(dict.fromkeys(sets))[:limit]:
+        assert found[labels] == sets.count(labels)
+
+
+# A process that is forked
+
+
+def in_a_child(function):
+    """Fork, call a function in the child, and return whether it returned true."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if function() else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_counts_on_no_page(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    size = metrics.histogram("size", "Size.", buckets=(1,))
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+
+    def child():
+        hits.inc(100)
+        size.observe(100)
+        paths.labels(path="/").inc(100)
+        assert not metrics
+        # It may serve by itself.
+        with counting() as own:
+            hits.inc(5)
+            return lines(own)["shop_hits_total"] == 5
+
+    with counting() as server:
+        hits.inc()
+        size.observe(1)
+        assert in_a_child(child)
+        hits.inc()
+        told = lines(server)
+        assert told["shop_hits_total"] == 2
+        assert told["shop_size_sum"] == 1
+        assert 'shop_paths_total{path="/"}' not in told
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_process_forked_while_a_thread_counts_can_go_on(metrics):
+    hits = metrics.counter("hits_total", "Hits.")
+    counts, forked = threading.Event(), threading.Event()
+
+    class Amount(float):
+        def __radd__(self, other):
+            counts.set()
+            forked.wait()
+            return other + float(self)
+
+    with counting() as server:
+        hits.inc()
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=partial(context.run, hits.inc, Amount(1)))
+        thread.start()
+        counts.wait()
+        assert in_a_child(lambda: hits.inc() is None)
+        forked.set()
+        thread.join()
+        assert lines(server) == {"shop_hits_total": 2}
