@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.server_metrics import ServerMetrics
 
 LAST_PUSH_S: Final = 1.0
-"""How long the last push may take: a datagram takes no time at all, and nobody waits longer for a server to end."""
+"""How long the last push may take: a datagram takes no time at all, and nobody waits longer for a server to end. Any
+other may take as long, however short its interval: on a busy machine, a tenth of a second is soon gone."""
 
 _PUSHES: Final = {
     tuple(value for _, value in series.labels): series.index
@@ -93,7 +94,7 @@ class Pushing:
         while True:
             # After a loop that stood still, one push makes up for all that it missed.
             due = max(due, trio.current_time()) + exporter.interval_s
-            await self._push(exporter, exporter.interval_s, is_last=False)
+            await self._push(exporter, max(exporter.interval_s, LAST_PUSH_S), is_last=False)
             await trio.sleep_until(due)
 
     @enable_ki_protection

@@ -6,7 +6,7 @@ The contract, which one test holds every exporter to:
   since the server started, gauges as they are now. Who sends differences keeps what it has delivered, and takes them
   to the last push that succeeded.
 - A push may wait, but only as Trio waits: it never blocks the event loop. It ends within the interval, or within
-  `pagi_trio.metrics.pushing.LAST_PUSH_S` for the last one, or is cancelled.
+  a second where that is longer and for the last one, or is cancelled.
 - What a push raises is a failed push: counted in ``pagi_metrics_pushes_total`` and logged the first time, by one line
   for a `PushFailedError`. Nobody else is hurt, and the next push comes as if nothing had happened.
 - Pushes to one exporter never overlap. The first comes as the server starts; the last, ``is_last``, after everything
