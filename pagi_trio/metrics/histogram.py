@@ -38,6 +38,10 @@ class Histogram:
         self._first = series.index
         self.total = series.index + len(self._bounds) + 1
 
+    def place(self, value: float) -> int:
+        """Return the place of the bucket that a value counts in."""
+        return self._first + bisect_left(self._bounds, value)
+
     def observe(self, writer: Writer, value: float, times: float = 1.0) -> None:
         """Count something.
 
@@ -46,7 +50,7 @@ class Histogram:
             value: What was measured, 0 or more.
             times: How often.
         """
-        writer.add(self._first + bisect_left(self._bounds, value), times)
+        writer.add(self.place(value), times)
         writer.add(self.total, value * times)
 
     def count(self, values: Sequence[float]) -> float:

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import trio
+
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.flush import Flush
 from pagi_trio.metrics.region import Region
@@ -16,6 +18,7 @@ from pagi_trio.metrics.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pagi_trio.metrics.balance import Balance
     from pagi_trio.metrics.snapshot import Snapshot
     from pagi_trio.metrics.writer import Writer
 
@@ -41,10 +44,12 @@ class Meter:
         owner: Takes the series that belong to the parent; in a worker, nobody.
         websocket: The tally of WebSocket messages.
         sse: The tally of event streams.
-        epoch: When its clock began, by Trio's.
     """
 
-    __slots__ = ("_flush", "_segment", "_store", "_thread", "epoch", "interval_s", "owner", "sse", "turns", "websocket")
+    __slots__ = (
+        *("_epoch", "_flush", "_segment", "_store", "_thread"),
+        *("interval_s", "owner", "sse", "turns", "websocket"),
+    )
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class Meter:
         self.turns = Turns(Region(self._segment.area)) if turns is None else turns
         self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
-        self.epoch = 0.0
+        self._epoch = 0.0
         self.websocket = self._flush.tally(
             MessageTally,
             catalog.index("pagi_websocket_messages_received_total"),
@@ -99,8 +104,22 @@ class Meter:
         Args:
             now: What Trio's clock shows.
         """
-        self.epoch = now
+        self._epoch = now
         self._segment.start_clock()
+
+    def begin(self, balance: Balance) -> float:
+        """Count something in.
+
+        Returns:
+            When that was, by the meter's clock; for `end`.
+        """
+        since = trio.current_time() - self._epoch
+        self._segment.begin(balance, since)
+        return since
+
+    def end(self, balance: Balance, since: float) -> None:
+        """Count out what was counted in, and how long it was there."""
+        self._segment.end(balance, since, trio.current_time() - self._epoch)
 
     def sample(self, callback: Callable[[], None]) -> None:
         """Call something before each fold, to `set` what is cheaper to look up than to count."""
@@ -146,16 +165,14 @@ class NullMeter:
         owner: Itself.
         websocket: A tally that nobody folds.
         sse: A tally that nobody folds.
-        epoch: No time at all.
     """
 
-    __slots__ = ("epoch", "owner", "sse", "websocket")
+    __slots__ = ("owner", "sse", "websocket")
 
     def __init__(self) -> None:
         self.owner: Writer = self
         self.websocket = MessageTally()
         self.sse = EventTally()
-        self.epoch = 0.0
 
     def add(self, index: int, amount: float = 1.0) -> None:
         """Do nothing."""
@@ -164,6 +181,13 @@ class NullMeter:
         """Do nothing."""
 
     def start_clock(self, now: float) -> None:
+        """Do nothing."""
+
+    def begin(self, balance: Balance) -> float:  # noqa: ARG002 - as that of a meter
+        """Do nothing; the time that it returns is none."""
+        return 0.0
+
+    def end(self, balance: Balance, since: float) -> None:
         """Do nothing."""
 
     def sample(self, callback: Callable[[], None]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pagi_trio.metrics.application import Absorbed
+    from pagi_trio.metrics.balance import Balance
 
 DOUBLE_BYTES: Final = 8
 """The size of the C double of ``memoryview.cast("d")``."""
@@ -101,6 +102,35 @@ class Segment:
     def set(self, index: int, value: float) -> None:
         """Overwrite a series, by its place in the store."""
         self._values[index] = value
+
+    def begin(self, balance: Balance, now: float) -> None:
+        """Count something in.
+
+        Args:
+            balance: What begins.
+            now: The time, seconds since the clock of the process began.
+        """
+        values = self._values
+        # First, and last when it ends: what a process leaves that is killed in between is then too young, not too old.
+        values[balance.opened] += now
+        values[balance.begun] += 1.0
+        values[balance.active] += 1.0
+
+    def end(self, balance: Balance, since: float, now: float) -> None:
+        """Count out what was counted in, and how long it was there; why it ended is for others to count.
+
+        Args:
+            balance: What ends.
+            since: When it began, seconds since the clock of the process began.
+            now: The time, likewise.
+        """
+        values = self._values
+        lasted = balance.lasted
+        lasted_s = now - since
+        values[lasted.place(lasted_s)] += 1.0
+        values[lasted.total] += lasted_s
+        values[balance.active] -= 1.0
+        values[balance.opened] -= since
 
     def get(self, index: int) -> float:
         """Return one number, by its place in the store."""

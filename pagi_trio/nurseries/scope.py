@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-import trio
-
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -46,30 +44,40 @@ class ActiveScope:
             self._meter.add(self._active, -1.0)
 
 
-class TimedScope(ActiveScope):
-    """Counts as well how long that was, by Trio's clock, in the same moment as its end.
+class TimedScope:
+    """Counts something in when entered and out when left, and how long that was, in the same moment as its end.
 
     A connection enters it around its nursery; a WebSocket session or an event stream enters it at the moment it
     becomes one, inside the connection's nursery, and leaves it in a ``finally``. Whoever leaves it counts why.
+    Leaving twice is leaving once.
     """
 
-    __slots__ = ("_balance", "_since", "_timed")
+    __slots__ = ("_balance", "_meter", "_since")
 
     def __init__(self, meter: Counting, balance: Balance) -> None:
-        super().__init__(meter, balance.begun, balance.active)
-        self._timed = meter
+        self._meter = meter
         self._balance = balance
-        self._since = 0.0
+        self._since: float | None = None
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether it has been entered, and not left."""
+        return self._since is not None
 
     def __enter__(self) -> Self:
-        self._since = trio.current_time()
-        # First in and last out: what remains of a process that is killed in between is then too young, not too old.
-        self._timed.add(self._balance.opened, self._since - self._timed.epoch)
-        return super().__enter__()
+        self._since = self._meter.begin(self._balance)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave()
 
     def leave(self) -> None:
-        """Count out what was counted in, and how long it was there."""
-        if self._entered:
-            self._balance.lasted.observe(self._timed, trio.current_time() - self._since)
-            super().leave()
-            self._timed.add(self._balance.opened, self._timed.epoch - self._since)
+        """Count out what was counted in."""
+        if self._since is not None:
+            self._meter.end(self._balance, self._since)
+            self._since = None

@@ -49,9 +49,9 @@ class EventStream(TimedScope):
         Args:
             reason: Why it ended, as a token of the disconnect reasons, or done.
         """
-        if self._entered:
+        if self.is_entered:
             # Whatever else ends a connection, its client does, or the network.
-            self._timed.add(_CLOSES.get(reason, _CLOSES["client_closed"]))
+            self._meter.add(_CLOSES.get(reason, _CLOSES["client_closed"]))
             self.leave()
 
     def sent(self, data: bytes | memoryview) -> None:

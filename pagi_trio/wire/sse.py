@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BOM: Final = b"\xef\xbb\xbf"
+_COLON: Final = ord(":")
 
 # Of an unfinished line only its beginning tells what it is; the longest that matters is a BOM and ``data:``.
 _LINE_START_BYTES: Final = 8
@@ -72,7 +73,7 @@ class EventCounter:
                 has_data = False
             elif line[:5] in (b"data:", b"data"):
                 has_data = True
-            elif line.startswith(b":"):
+            elif line[0] == _COLON:
                 comments += 1
         if comments:
             self._commented(comments)
