@@ -276,6 +276,14 @@ async def does_not_read_when_the_server_stops(client, server):
     await ended(server)
 
 
+@way("server_shutdown", flood, timeouts={"graceful_s": 1})
+async def resets_after_it_was_told_that_the_server_stops(client, server):
+    await client.send(GET)
+    await settle()
+    await stop(server)
+    reset(client)
+
+
 @way("server_error", fail)
 async def has_an_application_that_fails(client, server):
     await client.send(GET)

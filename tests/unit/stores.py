@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pagi_trio.metrics import catalog
@@ -10,6 +12,9 @@ from pagi_trio.metrics.histogram import histogram
 from pagi_trio.metrics.region import Family, Region
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator
+    from types import FrameType
+
     from pagi_trio.metrics.snapshot import Snapshot
     from pagi_trio.metrics.store import Store
 
@@ -76,3 +81,22 @@ class Worker:
         assert cell is not None
         self.region.values[cell] += number
         return self
+
+
+@contextmanager
+def stopping_at_each_line(files: Container[str | None], stop: Callable[[], None]) -> Iterator[None]:
+    """Call something before each line of some files; of what it does itself nothing is seen."""
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            stop()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        sys.settrace(before)

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +18,10 @@ from pagi_trio.metrics.application import Sample
 from pagi_trio.metrics.balance import BALANCES, STREAMS, Balance
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import histogram
+from pagi_trio.metrics.meter import Meter
 from pagi_trio.metrics.store import Store
 
-from .stores import Worker, of
+from .stores import Worker, of, stopping_at_each_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,13 +151,6 @@ def name_of(balance: Balance) -> str:
     return balance.lasted.series.metric.name
 
 
-def begin(store: Store, slot: int, balance: Balance, at: float) -> None:
-    segment = store.slot(slot)
-    segment.add(balance.opened, at)
-    segment.add(balance.begun)
-    segment.add(balance.active)
-
-
 @pytest.mark.parametrize("balance", BALANCES, ids=name_of)
 def test_what_a_killed_worker_had_open_lasted_its_mean_time(
     share: Callable[[int], Store], clock: SimpleNamespace, balance: Balance
@@ -163,15 +159,12 @@ def test_what_a_killed_worker_had_open_lasted_its_mean_time(
     Worker(store, 1, 1).segment.start_clock()
     other = Worker(store, 2, 2).segment
     other.start_clock()
-    # It is younger than what it has been open for in another process.
-    begin(store, 2, balance, 90.0)
-    for at in (0.0, 30.0, 90.0):
-        begin(store, 1, balance, at)
+    other.begin(balance, 90.0)
     segment = store.slot(1)
-    segment.add(balance.opened, -90.0)
-    segment.add(balance.active, -1)
+    for at in (0.0, 30.0, 90.0):
+        segment.begin(balance, at)
     segment.add(balance.ended[0])
-    balance.lasted.observe(segment, 5.0)
+    segment.end(balance, 90.0, 95.0)
     clock.now += 100.0
     store.retire(1)
     snapshot = store.snapshot()
@@ -192,41 +185,85 @@ def test_what_a_killed_worker_had_open_lasted_its_mean_time(
     assert store.snapshot().value(f"{name}_sum") == 175.0 + 20.0
 
 
+class KilledError(Exception):
+    """Nothing is done any more."""
+
+
 def test_who_was_killed_between_two_steps_of_counting_is_made_up_for(
     share: Callable[[int], Store], clock: SimpleNamespace
 ) -> None:
-    steps: list[Callable[[Store], None]] = [
-        lambda store: store.slot(1).add(STREAMS.opened, 50.0),
-        lambda store: store.slot(1).add(STREAMS.begun),
-        lambda store: store.slot(1).add(STREAMS.active),
-        lambda store: store.slot(1).add(STREAMS.ended[0]),
-        lambda store: STREAMS.lasted.observe(store.slot(1), 0.5),
-        lambda store: store.slot(1).add(STREAMS.active, -1),
-        lambda store: store.slot(1).add(STREAMS.opened, -50.0),
-    ]
-    for killed_at in range(len(steps) + 1):
+    step = 0
+    is_killed = True
+    while is_killed:
+        step += 1
         store = share(1)
-        Worker(store, 1, 1).segment.start_clock()
-        begin(store, 1, STREAMS, 10.0)
-        for step in steps[:killed_at]:
-            step(store)
-        clock.now += 60.0
+        segment = Worker(store, 1, 1).segment
+        segment.start_clock()
+        segment.begin(STREAMS, 10.0)
+        lines = 0
+
+        def kill(step: int = step) -> None:
+            nonlocal lines
+            lines += 1
+            if lines == step:
+                raise KilledError
+
+        try:
+            with stopping_at_each_line({store_module.__file__}, kill):
+                segment.begin(STREAMS, 50.0)
+                segment.add(STREAMS.ended[0])
+                segment.end(STREAMS, 50.0, 50.5)
+            is_killed = False
+        except KilledError:
+            pass
+        clock.now += 55.0
         store.retire(1)
         snapshot = store.snapshot()
-        begun = 1 if killed_at < 2 else 2
-        ends = [of(snapshot, place) for place in STREAMS.ended]
-        assert sum(ends) == snapshot.value("pagi_sse_connections_total") == begun
-        assert snapshot.value("pagi_sse_stream_seconds_count") == begun
+        begun = snapshot.value("pagi_sse_connections_total")
+        assert begun in {1, 2}
+        assert sum(of(snapshot, place) for place in STREAMS.ended) == begun, f"killed at line {step}"
+        assert snapshot.value("pagi_sse_stream_seconds_count") == begun, f"killed at line {step}"
         assert of(snapshot, STREAMS.active) == 0
         # Too little at worst, never what was not.
-        assert 0 <= snapshot.value("pagi_sse_stream_seconds_sum") <= 60.0
+        assert 0 <= snapshot.value("pagi_sse_stream_seconds_sum") <= 50.0, f"killed at line {step}"
         store.close()
+    assert step > 12
+    assert snapshot.value("pagi_sse_stream_seconds_sum") == 0.5 + 45.0
+
+
+def test_a_killed_worker_s_clock_is_trio_s_from_its_start_on(
+    share: Callable[[int], Store], clock: SimpleNamespace
+) -> None:
+    store = share(1)
+    Worker(store, 1, 1)
+    trios = trio.testing.MockClock()
+
+    def let_pass(seconds: float) -> None:
+        trios.jump(seconds)
+        clock.now += seconds
+
+    async def work() -> None:
+        let_pass(1000.0)
+        meter = Meter(store, 1, is_owner=False)
+        meter.start_clock(trio.current_time())
+        let_pass(10.0)
+        since = meter.begin(STREAMS)
+        meter.begin(STREAMS)
+        let_pass(2.5)
+        meter.add(STREAMS.ended[0])
+        meter.end(STREAMS, since)
+
+    trio.run(work, clock=trios)
+    assert store.snapshot().value("pagi_sse_stream_seconds_sum") == 2.5
+    clock.now += 100.0
+    store.retire(1)
+    assert store.snapshot().value("pagi_sse_stream_seconds_sum") == 2.5 + 102.5
 
 
 def test_a_worker_whose_clock_has_not_begun_had_nothing_open_for_long(share: Callable[[int], Store]) -> None:
     store = share(1)
     Worker(store, 1, 1)
-    begin(store, 1, STREAMS, 0.0)
+    store.slot(1).begin(STREAMS, 0.0)
     store.retire(1)
     assert store.snapshot().value("pagi_sse_stream_seconds_count") == 1
     assert store.snapshot().value("pagi_sse_stream_seconds_sum") == 0.0

@@ -117,6 +117,7 @@ def test_created_is_in_openmetrics_alone_for_the_apps_own_too(metrics: ServerMet
     openmetrics = page(metrics, openmetrics=True)
     assert "app_jobs_created{" in openmetrics
     assert "pagi_server_connections_created " in openmetrics
+    assert openmetrics.count("pagi_sse_stream_seconds_created ") == 1
 
 
 def test_our_counters_were_created_when_the_server_started(metrics: ServerMetrics) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,35 +16,27 @@ from pagi_trio.metrics.balance import PLACES
 from pagi_trio.metrics.region import Family
 from pagi_trio.metrics.store import Segment, Store
 
-from .stores import ACTIVE, CONNECTIONS, JOBS, OTHER_JOBS, SHUTDOWN, Worker, jobs, lasted, live, of
+from .stores import (
+    ACTIVE,
+    CONNECTIONS,
+    JOBS,
+    OTHER_JOBS,
+    SHUTDOWN,
+    Worker,
+    jobs,
+    lasted,
+    live,
+    of,
+    stopping_at_each_line,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from pagi_trio.metrics.snapshot import Snapshot
 
 # The code that touches the memory.
 FILES = {module.__file__ for module in (store_module, application, balance, histogram, region)}
-
-
-@contextmanager
-def stopping_at_each_line(stop: Callable[[], None]) -> Iterator[None]:
-    """Call something before each line of that code; of what it does itself nothing is seen."""
-
-    def trace(frame: FrameType, event: str, _: object) -> object:
-        if frame.f_code.co_filename not in FILES:
-            return None
-        if event == "line":
-            stop()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def test_a_reader_that_was_overtaken_reads_again(
@@ -111,7 +101,7 @@ def test_a_reader_may_be_overtaken_at_any_line(
                     # The next one has counted nothing yet, so that the totals stay.
                     Worker(store, 1, 6 + number)
 
-        with stopping_at_each_line(overtake):
+        with stopping_at_each_line(FILES, overtake):
             snapshot = reader.snapshot()
         overtaken = lines >= step
         assert of(snapshot, CONNECTIONS) == 33.0, f"overtaken at line {step} of the reader"
@@ -228,7 +218,7 @@ def test_a_parent_may_stop_at_any_line_of_a_retirement(
         store.slot(slot).set(SHUTDOWN, observed.shutdown)
         observed.seen.clear()
         before = observed.looks
-        with stopping_at_each_line(observed.look):
+        with stopping_at_each_line(FILES, observed.look):
             store.retire(slot)
         observed.look()
         assert observed.looks - before > PLACES
@@ -252,7 +242,7 @@ def test_a_parent_may_stop_at_any_line_while_a_definition_gives_way(
         assert jobs(snapshot) == {"mail": 9.0}
         assert jobs(snapshot, "app_other") == {"mail": 5.0}
 
-    with stopping_at_each_line(look):
+    with stopping_at_each_line(FILES, look):
         assert store.retire(1) == [JOBS.name]
     look()
 
@@ -287,7 +277,7 @@ class Stepping:
     def _run(self) -> None:
         self._go.acquire()
         try:
-            with stopping_at_each_line(self._stop):
+            with stopping_at_each_line(FILES, self._stop):
                 self._call()
         except BaseException as error:
             self._error = error

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -364,13 +365,24 @@ def test_a_store_closes_its_file(share: Callable[[int], Store]) -> None:
         os.fstat(fd)
 
 
-@pytest.mark.parametrize("name", ["SERIES", "_HEAD"])
+# The first bucket of each histogram is another.
+OTHER_BUCKETS = tuple(
+    replace(one, metric=replace(one.metric, buckets=(1e-9, *one.metric.buckets[1:]))) if one.metric.buckets else one
+    for one in SERIES
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("SERIES", SERIES[::-1]), ("SERIES", OTHER_BUCKETS), ("_HEAD", store_module._HEAD + 1)],
+    ids=["in another order", "with other buckets", "with another head"],
+)
 def test_a_store_of_another_layout_is_refused(
-    share: Callable[[int], Store], monkeypatch: pytest.MonkeyPatch, name: str
+    share: Callable[[int], Store], monkeypatch: pytest.MonkeyPatch, name: str, other: object
 ) -> None:
     fd = os.dup(share(1).fd)
     with monkeypatch.context() as upgraded:
-        upgraded.setattr(store_module, name, SERIES[::-1] if name == "SERIES" else store_module._HEAD + 1)
+        upgraded.setattr(store_module, name, other)
         with pytest.raises(WorkerError, match="was upgraded under the running server; stop it, and start it anew"):
             Store.attach(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -170,6 +170,7 @@ def check(target, families):
             assert target.delivered(family, sample) == pytest.approx(sample.value, rel=1e-12), (family.name, sample)
             kinds.add(family.kind)
     assert kinds >= {"counter", "gauge", "histogram"}
+    assert not [family.name for family in families if "le" in family.labels]
 
 
 async def test_every_family_arrives_with_the_values_of_all_workers_again_and_again(target, site):
