@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Tally)
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pagi_trio.metrics.store import Segment
+    from pagi_trio.metrics.segment import Segment
 
 _FLUSHES: Final = catalog.index("pagi_metrics_flushes_total")
 _ERRORS: Final = catalog.index("pagi_metrics_errors_total", part="flush")

@@ -23,20 +23,17 @@ from typing import TYPE_CHECKING, Final, Self
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application import Source, absorb
-from pagi_trio.metrics.balance import BALANCES, PLACES
+from pagi_trio.metrics.balance import BALANCES
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import HISTOGRAMS
-from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.region import REGION_BYTES, Region
+from pagi_trio.metrics.segment import DOUBLE_BYTES, HEAD, SEGMENT_BYTES, Segment
 from pagi_trio.metrics.snapshot import Reading, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pagi_trio.metrics.application import Absorbed
-    from pagi_trio.metrics.balance import Balance
-
-DOUBLE_BYTES: Final = 8
-"""The size of the C double of ``memoryview.cast("d")``."""
 
 BEAT_S: Final = 0.5
 """Between two beats of a worker's event loop: often enough for a stall to show, and nothing in CPU time."""
@@ -51,12 +48,6 @@ _READ_TRIES: Final = 100
 _FLIPS, _SIGNATURE = range(2)
 _HEADER_BYTES: Final = 4096
 
-# What a segment begins with, before the series of the catalog.
-_INSTANCE, _PID, _BEAT, _CLOCK = range(4)
-_HEAD: Final = 4
-_FIXED_BYTES: Final = -(-(_HEAD + PLACES) * DOUBLE_BYTES // 4096) * 4096
-_SEGMENT_BYTES: Final = _FIXED_BYTES + REGION_BYTES
-
 _SUMMED: Final = tuple(
     place
     for one in SERIES
@@ -64,130 +55,6 @@ _SUMMED: Final = tuple(
     for place in range(one.index, one.index + one.width)
 )
 _KEPT: Final = tuple(one.index for one in SERIES if one.metric.aggregation in ("max", "last"))
-
-
-class Segment:
-    """The numbers of one process.
-
-    Written from the Trio thread only: adding is a read and a write, and another thread could come between.
-
-    Attributes:
-        area: The memory of the series that are not in the catalog.
-        reader: What is in it.
-    """
-
-    __slots__ = ("_head", "_values", "area", "reader")
-
-    def __init__(self, octets: memoryview[int]) -> None:
-        doubles = octets[:_FIXED_BYTES].cast("d")
-        self._head = doubles[:_HEAD]
-        self._values = doubles[_HEAD : _HEAD + PLACES]
-        self.area = octets[_FIXED_BYTES:]
-        self.reader = RegionReader(self.area)
-
-    @property
-    def instance(self) -> int:
-        """The number of the worker, ever rising, whose segment this is; 0 if it is nobody's."""
-        return int(self._head[_INSTANCE])
-
-    @property
-    def pid(self) -> int:
-        """The process it belongs to; 0 while that is not known."""
-        return int(self._head[_PID])
-
-    def add(self, index: int, amount: float = 1.0) -> None:
-        """Add to a series, by its place in the store."""
-        self._values[index] += amount
-
-    def set(self, index: int, value: float) -> None:
-        """Overwrite a series, by its place in the store."""
-        self._values[index] = value
-
-    def begin(self, balance: Balance, now: float) -> None:
-        """Count something in.
-
-        Args:
-            balance: What begins.
-            now: The time, seconds since the clock of the process began.
-        """
-        values = self._values
-        # First, and last when it ends: what a process leaves that is killed in between is then too young, not too old.
-        values[balance.opened] += now
-        values[balance.begun] += 1.0
-        values[balance.active] += 1.0
-
-    def end(self, balance: Balance, since: float, now: float) -> None:
-        """Count out what was counted in, and how long it was there; why it ended is for others to count.
-
-        Args:
-            balance: What ends.
-            since: When it began, seconds since the clock of the process began.
-            now: The time, likewise.
-        """
-        values = self._values
-        lasted = balance.lasted
-        lasted_s = now - since
-        values[lasted.place(lasted_s)] += 1.0
-        values[lasted.total] += lasted_s
-        values[balance.active] -= 1.0
-        values[balance.opened] -= since
-
-    def get(self, index: int) -> float:
-        """Return one number, by its place in the store."""
-        return self._values[index]
-
-    def values(self) -> list[float]:
-        """Return a copy of all numbers."""
-        return list(self._values)
-
-    def occupy(self, instance: int) -> None:
-        """Give the segment to a worker, which counts from now on."""
-        self._head[_INSTANCE] = float(instance)
-
-    def name_process(self, pid: int) -> None:
-        """Say which process it belongs to."""
-        self._head[_PID] = float(pid)
-
-    def beat(self) -> None:
-        """Note that the event loop runs, on the clock that all processes of the machine share."""
-        self._head[_BEAT] = time.monotonic()
-
-    @property
-    def is_beating(self) -> bool:
-        """Whether there has been a beat yet."""
-        return self._head[_BEAT] != 0.0
-
-    def blocked_s(self, now: float) -> float:
-        """Return how long ago the last beat was, at a `time.monotonic`; 0 before the first."""
-        beat = self._head[_BEAT]
-        return max(0.0, now - beat) if beat else 0.0
-
-    def start_clock(self) -> None:
-        """Begin to tell the time, on the clock that all processes of the machine share."""
-        self._head[_CLOCK] = time.monotonic()
-
-    def clock_s(self, now: float) -> float:
-        """Return what its clock shows at a `time.monotonic`; 0 before it began."""
-        began = self._head[_CLOCK]
-        return now - began if began else 0.0
-
-    def clear(self) -> None:
-        """Make it nobody's, and all its numbers zero."""
-        for index in range(_HEAD):
-            self._head[index] = 0.0
-        for index in range(len(self._values)):
-            self._values[index] = 0.0
-
-    def copy_from(self, other: Segment) -> None:
-        """Take over what is in another segment; not to be seen by readers meanwhile."""
-        self._head[:] = other._head
-        self._values[:] = other._values
-
-    def release(self) -> None:
-        """Let go of the memory; any further use raises ValueError."""
-        self._head.release()
-        self._values.release()
-        self.reader.release()
 
 
 class Store:
@@ -207,7 +74,7 @@ class Store:
     _is_shared: bool
 
     def __init__(self, slots: int = 1, *, shared: bool = False) -> None:
-        size = _HEADER_BYTES + (3 + slots) * _SEGMENT_BYTES
+        size = _HEADER_BYTES + (3 + slots) * SEGMENT_BYTES
         fd = -1
         if shared:
             fd = os.memfd_create("pagi-trio-metrics", os.MFD_CLOEXEC)
@@ -247,7 +114,7 @@ class Store:
         self._memory = mmap.mmap(fd, size)
         self._octets = memoryview(self._memory)
         self._header = self._octets[:_HEADER_BYTES].cast("d")
-        segments = [Segment(self._part(number)) for number in range((size - _HEADER_BYTES) // _SEGMENT_BYTES)]
+        segments = [Segment(self._part(number)) for number in range((size - _HEADER_BYTES) // SEGMENT_BYTES)]
         self.parent = segments[0]
         self._retired = segments[1:3]
         self._slots = segments[3:]
@@ -258,8 +125,8 @@ class Store:
         self._reading = threading.Lock()
 
     def _part(self, number: int) -> memoryview[int]:
-        start = _HEADER_BYTES + number * _SEGMENT_BYTES
-        return self._octets[start : start + _SEGMENT_BYTES]
+        start = _HEADER_BYTES + number * SEGMENT_BYTES
+        return self._octets[start : start + SEGMENT_BYTES]
 
     @property
     def slots(self) -> int:
@@ -369,4 +236,4 @@ class Store:
 def _signature() -> float:
     """Return a number that is another for another layout."""
     layout = repr([(one.metric.name, one.labels, one.metric.aggregation, one.metric.buckets) for one in SERIES])
-    return float(zlib.crc32(f"{layout} {_HEAD} {REGION_BYTES}".encode()))
+    return float(zlib.crc32(f"{layout} {HEAD} {REGION_BYTES}".encode()))

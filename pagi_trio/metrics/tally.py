@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from pagi_trio.metrics.store import Segment
+    from pagi_trio.metrics.segment import Segment
 
 
 class Tally(ABC):

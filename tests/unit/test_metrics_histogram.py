@@ -12,6 +12,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application import Sample
@@ -143,7 +144,8 @@ def test_a_sum_is_exact_and_never_steps_back_whoever_dies_first(durations: list[
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(store_module, "time", clock)
+    for module in (segment_module, store_module):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -209,7 +211,7 @@ def test_who_was_killed_between_two_steps_of_counting_is_made_up_for(
                 raise KilledError
 
         try:
-            with stopping_at_each_line({store_module.__file__}, kill):
+            with stopping_at_each_line({segment_module.__file__}, kill):
                 segment.begin(STREAMS, 50.0)
                 segment.add(STREAMS.ended[0])
                 segment.end(STREAMS, 50.0, 50.5)

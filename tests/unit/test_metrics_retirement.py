@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagi_trio.metrics.store as store_module
-from pagi_trio.metrics import application, balance, histogram, region
+from pagi_trio.metrics import application, balance, histogram, region, segment
 from pagi_trio.metrics.balance import PLACES
 from pagi_trio.metrics.region import Family
-from pagi_trio.metrics.store import Segment, Store
+from pagi_trio.metrics.segment import Segment
+from pagi_trio.metrics.store import Store
 
 from .stores import (
     ACTIVE,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.snapshot import Snapshot
 
 # The code that touches the memory.
-FILES = {module.__file__ for module in (store_module, application, balance, histogram, region)}
+FILES = {module.__file__ for module in (store_module, application, balance, histogram, region, segment)}
 
 
 def test_a_reader_that_was_overtaken_reads_again(

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
@@ -315,7 +316,8 @@ def test_a_thousand_retirements_keep_the_totals_and_free_everything(share: Calla
 def test_a_beat_tells_how_long_the_loop_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(store_module, "time", clock)
+    for module in (segment_module, store_module):
+        monkeypatch.setattr(module, "time", clock)
     store = Store()
     segment = Worker(store, 1, 1).segment
     assert segment.blocked_s(200.0) == 0.0
@@ -374,7 +376,7 @@ OTHER_BUCKETS = tuple(
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("SERIES", SERIES[::-1]), ("SERIES", OTHER_BUCKETS), ("_HEAD", store_module._HEAD + 1)],
+    [("SERIES", SERIES[::-1]), ("SERIES", OTHER_BUCKETS), ("HEAD", store_module.HEAD + 1)],
     ids=["in another order", "with other buckets", "with another head"],
 )
 def test_a_store_of_another_layout_is_refused(
