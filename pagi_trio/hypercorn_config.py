@@ -38,6 +38,8 @@ _OURS: Final[Mapping[str, str]] = {
     "shutdown_timeout": "timeouts.shutdown_s",
     "ssl_handshake_timeout": "timeouts.tls_handshake_s",
     "startup_timeout": "timeouts.startup_s",
+    "statsd_host": "statsd.address",
+    "statsd_prefix": "statsd.prefix",
     "use_reloader": "reload",
     "verify_mode": "tls.verify_mode",
     "websocket_max_message_size": "websocket.message_max_bytes",

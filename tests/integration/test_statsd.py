@@ -11,6 +11,7 @@ import trio
 import trio_websocket
 
 from pagi_trio.config import Config
+from pagi_trio.metrics import Metrics
 from pagi_trio.server import serve
 from tests.integration.embedded import serving
 from tests.statsd import Daemon, address_of, bound
@@ -76,6 +77,42 @@ async def test_the_daemon_has_everything_though_no_interval_ever_ended(udp):
     assert daemon.gauges["web.pagi_server_worker_up.1"] == 0
     # The application's shutdown was timed before.
     assert daemon.gauges["web.pagi_server_lifespan_shutdown_seconds"] > 0
+
+
+async def test_the_daemon_has_the_applications_own_metrics_as_their_callbacks_leave_them(udp):
+    metrics = Metrics(prefix="shop")
+    orders = metrics.counter("orders_total", "Orders.", labels=["method"])
+    depth = metrics.gauge("depth", "Jobs that wait.")
+    work = metrics.timer("work_seconds", "Work.", buckets=(0.5, 1))
+    waiting = 0
+
+    async def shop(scope, receive, send):
+        nonlocal waiting
+        orders.labels(method="GET").inc()
+        work.observe(0.75)
+        waiting -= 2
+        await respond(send)
+
+    remove = metrics.add_batch_callback(lambda: depth.set(waiting))
+    daemon = Daemon()
+    async with (
+        serving(shop, lifespan="off", statsd={"address": address_of(udp)}) as server,
+        httpx.AsyncClient() as client,
+    ):
+        for _ in range(3):
+            await client.get(server.url)
+    remove()
+    daemon.take_all(udp)
+    own = {name: value for name, value in daemon.counters.items() if name.startswith("shop_")}
+    assert own == {
+        "shop_orders_total.GET": 3,
+        "shop_work_seconds_bucket.0_5": 0,
+        "shop_work_seconds_bucket.1_0": 3,
+        "shop_work_seconds_bucket.Inf": 3,
+        "shop_work_seconds_count": 3,
+        "shop_work_seconds_sum": 2.25,
+    }
+    assert daemon.gauges["shop_depth"] == -6
 
 
 async def test_a_server_that_is_cancelled_pushes_its_last_as_well(udp):

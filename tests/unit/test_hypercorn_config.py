@@ -95,11 +95,12 @@ def test_a_derived_class_counts_as_touched():
     class Theirs(HypercornConfig):
         backlog = 5
         statsd_host = "localhost:8125"
+        dogstatsd_tags = "env:prod"
 
         def describe(self): ...
 
     config, unused = from_hypercorn(Theirs())
-    assert (config.backlog, unused) == (5, ["statsd_host"])
+    assert (config.backlog, config.statsd.address, unused) == (5, "localhost:8125", ["dogstatsd_tags"])
 
 
 @pytest.mark.parametrize(
