@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application import Sample, aggregate
+from pagi_trio.metrics.application_value import read
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import HISTOGRAMS, histogram, part_of
+from pagi_trio.metrics.naming import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,13 +74,18 @@ class Snapshot:
         """Return one series' value.
 
         Args:
-            name: The metric's name, as on the page; a histogram's with ``_count``, ``_sum`` or ``_bucket``.
+            name: The metric's name, as on the page; a histogram's with ``_count``, ``_sum`` or ``_bucket``. It may be
+                one of the application's: then it is 0 if nothing has been counted with these labels.
             labels: A value for each of its labels; for what each worker has of its own, ``worker`` is its slot, and
                 for a bucket, ``le`` its upper bound.
 
         Raises:
             KeyError: If there is no such series; the message names what fits.
         """
+        if not name.startswith(RESERVED):
+            value = read(self.application(), name, labels)
+            if value is not None:
+                return value
         if catalog.is_by_slot(name):
             by_slot = dict(self._by_slot(catalog.index(name)))
             if labels.keys() != {WORKER_LABEL} or labels[WORKER_LABEL] not in by_slot:

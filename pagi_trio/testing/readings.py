@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from pagi_trio.metrics.push.protocol import families_of
 from pagi_trio.testing.steps import wait_until
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Readings:
         """Return one series' value, up to date.
 
         Args:
-            name: The metric's name, as on the page.
+            name: The metric's name, as on the page; it may be one of the application's own, made with `Metrics`.
             labels: A value for each of its labels.
 
         Raises:
@@ -103,9 +104,9 @@ class Readings:
         asked = {label: str(value) for label, value in labels.items()}
         counted = [
             f"{_labels_of(others)} is {_number(value)}"
-            for metric, samples in self.snapshot()
-            for suffix, others, value in samples
-            if metric.name + suffix == name and others != asked and value
+            for family in families_of(self.snapshot())
+            for suffix, others, value in family.samples
+            if family.name + suffix == name and others != asked and value
         ]
         return f"; of the same metric, {', '.join(counted)}" if counted else ""
 

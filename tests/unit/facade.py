@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def metrics() -> Iterator[Metrics]:
-    """Define metrics that no other test has on its page, though a traceback may hold them."""
-    yield Metrics(prefix="shop")
-    REGISTRY._names.clear()
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    """Define metrics where nobody else has any, though a traceback or a module of another test may hold some."""
+    monkeypatch.setattr(REGISTRY, "_names", WeakValueDictionary())
+    return Metrics(prefix="shop")
 
 
 @contextmanager
