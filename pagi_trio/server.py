@@ -318,6 +318,9 @@ class Server:
         try:
             await self._run_tasks(shutdown_trigger, task_status)
         finally:
+            if self.metrics is not None:
+                # What a hot path has kept since somebody looked last.
+                self.metrics.update()
             self.meter.fold_all()
             await self._pushing.finish()
 

@@ -172,8 +172,9 @@ class Metrics:
         """Have something called before every scrape or push, in the order of registration, to bring numbers up to date.
 
         It is called in Trio's thread, and must not block. With workers, the one that answers a scrape calls its own
-        before it answers; the others call theirs every flush interval, as nobody can wait for them. If it raises,
-        that is logged once and counted in ``pagi_metrics_errors_total{part="callback"}``.
+        before it answers; the others call theirs every flush interval, as nobody can wait for them. Each calls its
+        own once more at its end. If it raises, that is logged once and counted in
+        ``pagi_metrics_errors_total{part="callback"}``.
 
         Args:
             function: What is called, without arguments. Registered while the application runs, it is called for its
