@@ -116,6 +116,8 @@ def serving(metrics: ServerMetrics | None) -> Iterator[None]:
             current_metrics.reset(token)
         return
     metrics.ledger.open()
+    # What was defined before is there from the start.
+    metrics.ledger.look(metrics)
     RUNNING.add(metrics)
     try:
         yield
