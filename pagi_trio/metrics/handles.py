@@ -93,10 +93,6 @@ class Handle(Generic[V]):
             server = RUNNING.only
             if server is None:
                 RUNNING.count_lost()
-                return None
-            value = self.values.get(server)
-            if value is not None:
-                return value
         return None if server is None else cast("V | None", server.ledger.enter(self, server))
 
     def _misuse(self, rule: str, amount: object) -> str:
@@ -137,7 +133,10 @@ class Counter(Handle[AppValue]):
             raise TypeError(self._misuse("a counter goes up by a number", amount)) from None
         if not is_right:
             raise ValueError(self._misuse("a counter goes up by a finite number, at least 0", amount))
-        value = self.values.get(_current(NOWHERE))
+        server = _current(NOWHERE)
+        if server is NOWHERE:
+            server = RUNNING.only
+        value = self.values.get(server)
         if value is None:
             value = self._seek()
             if value is None:
@@ -195,7 +194,10 @@ class Gauge(Handle[GaugeValue]):
         self.inc(amount)
 
     def _find(self) -> GaugeValue | None:
-        value = self.values.get(_current(NOWHERE))
+        server = _current(NOWHERE)
+        if server is NOWHERE:
+            server = RUNNING.only
+        value = self.values.get(server)
         return value if value is not None else self._seek()
 
 
@@ -217,7 +219,10 @@ class Histogram(Handle[HistogramValue]):
             raise TypeError(self._misuse("an observation is a number", amount)) from None
         if not is_right:
             raise ValueError(self._misuse("an observation is a finite number", amount))
-        value = self.values.get(_current(NOWHERE))
+        server = _current(NOWHERE)
+        if server is NOWHERE:
+            server = RUNNING.only
+        value = self.values.get(server)
         if value is None:
             value = self._seek()
             if value is None:
