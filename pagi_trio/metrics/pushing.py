@@ -7,6 +7,7 @@ else has ended.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pagi_trio.config_statsd import StatsDSettings
-    from pagi_trio.metrics.push.protocol import Exporter
+    from pagi_trio.metrics.push.protocol import Exporter, FamilySnapshot
     from pagi_trio.metrics.server_metrics import ServerMetrics
 
 LAST_PUSH_S: Final = 1.0
@@ -34,6 +35,8 @@ _PUSHES: Final = {
     if series.metric.name == "pagi_metrics_pushes_total"
 }
 """By exporter and outcome."""
+
+_COLLECT_ERRORS: Final = catalog.index("pagi_metrics_errors_total", part="render")
 
 _log = logging.getLogger("pagi_trio")
 
@@ -64,6 +67,7 @@ class Pushing:
         self._metrics = metrics
         self._exporters = exporters if metrics is not None else ()
         self._logged: set[int] = set()
+        self._collect_failed = False
 
     @enable_ki_protection
     async def run(self) -> None:
@@ -104,7 +108,7 @@ class Pushing:
         outcome = "failed"
         try:
             with trio.move_on_after(limit_s) as limit:
-                await exporter.push(families_of(self._metrics.snapshot()), is_last=is_last)
+                await exporter.push(self._collect(self._metrics), is_last=is_last)
                 outcome = "ok"
             if limit.cancelled_caught:
                 self._log_once(exporter, f"it took more than {limit_s:g} s")
@@ -114,6 +118,26 @@ class Pushing:
             self._log_once(exporter, repr(error), error)
         index = _PUSHES.get((exporter.name, outcome), _PUSHES["other", outcome])
         self._metrics.meter.add(index)
+
+    def _collect(self, metrics: ServerMetrics) -> tuple[FamilySnapshot, ...]:
+        """Return every family; without those of prometheus_client's registry, if one of its collectors fails."""
+        snapshot = metrics.snapshot()
+        families = families_of(snapshot)
+        if snapshot.pids or "prometheus_client" not in sys.modules:
+            # Workers share theirs, and they are among the others.
+            return families
+        from pagi_trio.metrics.exporters.registered import registered  # noqa: PLC0415 - only where it is in use
+
+        try:
+            return *families, *registered({family.name for family in families})
+        except Exception:  # noqa: BLE001 - a collector may be anybody's, and raise anything
+            metrics.meter.add(_COLLECT_ERRORS)
+            if not self._collect_failed:
+                self._collect_failed = True
+                _log.exception(
+                    "what prometheus_client has registered was not pushed; further failures are only counted"
+                )
+            return families
 
     def _log_once(self, exporter: Exporter, why: str, error: Exception | None = None) -> None:
         if id(exporter) not in self._logged:

@@ -155,7 +155,7 @@ def test_wire_does_no_io(imports):
 def test_only_the_exporters_know_prometheus_client(imports):
     importers = {one.importer for one in imports if one.imported.split(".")[0] == "prometheus_client"}
     exporters = "pagi_trio.metrics.exporters"
-    modules = ("definitions", "families", "prometheus", "prometheus_values")
+    modules = ("definitions", "families", "prometheus", "prometheus_values", "registered")
     assert importers == {exporters, *(f"{exporters}.{name}" for name in modules)}
 
 

@@ -85,7 +85,9 @@ async def test_a_push_has_every_family_once(metrics, autojump_clock):
     recorder = Recorder()
     async with pushing(metrics, recorder):
         [families] = recorder.pushes
-        assert [family.name for family in families] == [one.name.removesuffix("_total") for one in catalog.CATALOG]
+        names = [one.name.removesuffix("_total") for one in catalog.CATALOG]
+        # Behind them is what other tests have left in the registry.
+        assert [family.name for family in families][: len(names)] == names
         assert recorder.value("pagi_server_connections_closed_total", reason="done") == 0
         with pytest.raises(LookupError, match="no sample pagi_server_connections_closed_total"):
             recorder.value("pagi_server_connections_closed_total", reason="x")
@@ -186,6 +188,76 @@ async def test_after_a_loop_that_stood_still_one_push_makes_up_for_all(metrics, 
         mock_clock.jump(0.1)
         await trio.testing.wait_all_tasks_blocked()
         assert len(recorder.pushes) == 3
+
+
+@pytest.fixture
+def registry():
+    """Let a test register in the default registry; what it has registered is taken off at the end."""
+    prometheus_client = pytest.importorskip("prometheus_client")
+    registered = []
+
+    class Scratch:
+        def register(self, collector):
+            prometheus_client.REGISTRY.register(collector)
+            registered.append(collector)
+            return collector
+
+    yield Scratch()
+    for one in registered:
+        prometheus_client.REGISTRY.unregister(one)
+
+
+async def test_a_process_that_serves_by_itself_pushes_what_prometheus_client_has(metrics, registry, autojump_clock):
+    prometheus_client = pytest.importorskip("prometheus_client")
+    collector = pytest.importorskip("pagi_trio.metrics.exporters.prometheus").Collector
+    jobs = registry.register(prometheus_client.Counter("push_jobs", "Jobs.", ["queue"], registry=None))
+    sizes = registry.register(prometheus_client.Histogram("push_size", "Sizes.", buckets=(1,), registry=None))
+    version = registry.register(prometheus_client.Info("push_build", "What it is.", registry=None))
+    registry.register(collector(metrics, application=False))
+    jobs.labels("mail").inc(3)
+    sizes.observe(0.5)
+    version.info({"version": "1"})
+    recorder = Recorder()
+    async with pushing(metrics, recorder):
+        assert recorder.value("push_jobs_total", queue="mail") == 3
+        assert recorder.value("push_size_bucket", le="1.0") == recorder.value("push_size_count") == 1
+        assert recorder.value("push_size_sum") == 0.5
+        assert recorder.value("push_build_info", version="1") == 1
+    names = [family.name for family in recorder.pushes[-1]]
+    assert len(names) == len(set(names))
+    assert not any(name.startswith(("process_", "python_")) for name in names)
+    suffixes = {sample.suffix for family in recorder.pushes[-1] for sample in family.samples}
+    assert suffixes >= {"", "_total", "_bucket", "_count", "_sum", "_info"}
+    assert "_created" not in suffixes
+
+
+async def test_a_parent_pushes_nothing_of_its_own_registry(share, registry, autojump_clock):
+    prometheus_client = pytest.importorskip("prometheus_client")
+    registry.register(prometheus_client.Counter("push_parent", "Nobody's.", registry=None))
+    recorder = Recorder()
+    async with pushing(ServerMetrics(Meter(share(1), None, is_owner=True)), recorder):
+        assert "push_parent" not in {family.name for family in recorder.pushes[0]}
+
+
+async def test_a_collector_that_raises_costs_the_registry_alone_and_is_logged_once(
+    metrics, registry, autojump_clock, caplog
+):
+    class Broken:
+        def describe(self):
+            return []
+
+        def collect(self):
+            raise LookupError("the application's own")
+
+    registry.register(Broken())
+    recorder = Recorder(1)
+    async with pushing(metrics, recorder):
+        await trio.sleep(2.5)
+    assert (pushes(metrics, "ok"), pushes(metrics, "failed")) == (4, 0)
+    assert len(recorder.pushes[-1]) == len(catalog.CATALOG)
+    assert metrics.value("pagi_metrics_errors_total", part="render") == 4
+    [record] = caplog.records
+    assert record.getMessage().startswith("what prometheus_client has registered was not pushed")
 
 
 async def test_without_metrics_or_exporters_there_is_nothing_to_do(metrics):
