@@ -57,19 +57,23 @@ class ToRecorder:
 class ToPage(ToRecorder):
     """The Prometheus page, written of what is pushed."""
 
+    def __init__(self):
+        super().__init__()
+        self._client = pytest.importorskip("prometheus_client")
+
     async def push(self, families, *, is_last):
-        prometheus_client = pytest.importorskip("prometheus_client")
+        client = self._client
         await super().push(families, is_last=is_last)
 
         class Collected:
             def collect(self):
                 for one in families:
-                    metric = prometheus_client.Metric(one.name, one.help, one.kind)
+                    metric = client.Metric(one.name, one.help, one.kind)
                     for suffix, labels, value in one.samples:
                         metric.add_sample(one.name + suffix, labels, value)
                     yield metric
 
-        lines = prometheus_client.generate_latest(Collected()).decode().splitlines()
+        lines = client.generate_latest(Collected()).decode().splitlines()
         self._page = {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if x[0] != "#")}
 
     def delivered(self, family, sample):
