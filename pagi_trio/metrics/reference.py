@@ -21,8 +21,9 @@ _INTRODUCTION: Final = """\
 <!-- Rendered from pagi_trio/metrics/table.py by `python -m pagi_trio.metrics.reference`; do not edit. -->
 
 Every series below is on the page from the first scrape, with 0 where nothing has happened yet. No label ever
-carries a path, an address or a process id. The page also has `process_*`, `python_*` and the application's own
-`prometheus_client` metrics; [how to read them](../how-to/metrics.md#several-workers) over several workers.
+carries a path, an address or a process id. The page also has `process_*`, `python_*` and the
+[application's own metrics](../how-to/metrics.md#your-own-metrics);
+[how to read them](../how-to/metrics.md#several-workers) over several workers.
 
 ## What the words mean
 

@@ -314,24 +314,6 @@ async def test_starlette_has_its_own_metrics_on_the_page(pagi_serve):
     assert "\npagi_server_connections_active 1.0\n" in page
 
 
-async def test_own_metrics_are_on_the_page(pagi_serve):
-    example = load("own_metrics")
-    server = await pagi_serve(example.app)
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        await client.post("/", content=b"x" * 2000)
-        await client.post("/express?de")
-        page = (await client.get("/metrics")).text.splitlines()
-    for line in (
-        'shop_orders_total{country="at"} 1.0',
-        'shop_orders_total{country="de"} 1.0',
-        "shop_orders_waiting 1.0",
-        'shop_upload_bytes_bucket{le="1000.0"} 1.0',
-        "shop_upload_bytes_sum 2000.0",
-        "shop_packing_seconds_count 1.0",
-    ):
-        assert line in page
-
-
 async def test_workers_have_one_page_of_what_all_of_them_count():
     """Takes a third of a second, in which two processes start. It may block: nothing else runs here."""
     pytest.importorskip("prometheus_client")

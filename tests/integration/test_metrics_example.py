@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import signal
 import sys
 import urllib.request
@@ -16,8 +17,14 @@ import trio_websocket
 
 from tests.integration.command import TCP, running, scrape, until
 from tests.statsd import Daemon, address_of, bound
+from tests.unit.test_docs import blocks, commands
 
-GALLERY = Path(__file__).resolve().parents[2] / "docs" / "examples" / "metrics" / "gallery.py"
+ROOT = Path(__file__).resolve().parents[2]
+GALLERY = ROOT / "docs" / "examples" / "metrics" / "gallery.py"
+COOKBOOK = (ROOT / "docs" / "how-to" / "metrics.md").read_text(encoding="utf-8")
+
+# Where the cookbook's commands have the application and the page.
+APP, PAGE = "http://127.0.0.1:8000", "http://127.0.0.1:9100"
 
 PICTURE = b"\x89PNG" + bytes(4996)
 
@@ -114,12 +121,14 @@ def post(url, data=b""):
 
 @contextmanager
 def two_workers(*arguments):
-    """Serve the gallery by the command, with a page; gives the program, and the URLs of both."""
-    command = (sys.executable, "-m", "pagi_trio", "-w", "2", GALLERY, *TCP, "--metrics-bind", "127.0.0.1:0")
-    with running(*command, *arguments) as program:
+    """Serve the gallery by the command of the quick start, on free ports; gives the URLs of application and page."""
+    [command] = [one for one in commands(COOKBOOK) if one[2].endswith("gallery.py")]
+    assert command[-1] == PAGE.removeprefix("http://")
+    command[-1] = "127.0.0.1:0"
+    with running(sys.executable, "-m", "pagi_trio", *command, *TCP, *arguments, cwd=ROOT) as program:
         lines = program.wait_for_each({"serving on ": 1, "metrics on ": 1, " is ready": 2})
         urls = {what: line.split()[-1] for what in ("serving", "metrics") for line in lines if f"{what} on" in line}
-        yield program, urls["serving"], urls["metrics"]
+        yield urls["serving"], urls["metrics"]
         program.send_signal(signal.SIGTERM)
         assert program.finish() == (0, "")
 
@@ -127,7 +136,7 @@ def two_workers(*arguments):
 async def test_two_workers_have_one_page():
     """Takes a third of a second, in which two processes start. It may block: nothing else runs here."""
     pytest.importorskip("prometheus_client")
-    with two_workers() as (_, url, page_url):
+    with two_workers() as (url, page_url):
         for _ in range(10):
             assert post(f"{url}/login/password") == 200
             assert post(f"{url}/upload", PICTURE) == 202
@@ -152,9 +161,28 @@ async def test_what_a_hot_path_has_kept_is_counted_at_the_end_of_a_worker():
     with bound() as sock:
         # Nothing else would hand it over before the end.
         rare = ("--metrics-flush-interval", "20")
-        with two_workers("--statsd", address_of(sock), *rare) as (_, url, _):
+        with two_workers("--statsd", address_of(sock), *rare) as (url, _):
             for _ in range(5):
                 await move(url, 3)
         daemon.take_all(sock)
     assert daemon.counters["pagi_websocket_messages_sent_total"] == 15
     assert daemon.counters["gallery_moves_total"] == 15
+
+
+@pytest.mark.outside
+async def test_the_quick_start_shows_what_its_commands_do():
+    pytest.importorskip("prometheus_client")
+    shown = next(block for block in blocks(COOKBOOK, "") if block.startswith("pagi_")).splitlines()
+    calls = [line for block in blocks(COOKBOOK, "sh") for line in block.splitlines() if line.startswith("curl ")]
+    with two_workers() as (url, page_url):
+        *before, last = [shlex.split(call.replace(APP, url).replace(PAGE, page_url)) for call in calls]
+        for call in before:
+            assert await curl(call) == ["welcome"]
+        page = await curl(last)
+    assert set(shown) - set(page) == set()
+
+
+async def curl(call):
+    with trio.fail_after(10):
+        done = await trio.run_process([*call, "--silent", "--show-error", "--fail"], capture_stdout=True)
+    return done.stdout.decode().splitlines()

@@ -19,7 +19,9 @@ from .conftest import RawClient, respond
 
 pytestmark = [pytest.mark.trio, pytest.mark.outside]
 
-CONF = Path(__file__).parents[2] / "docs" / "deploy" / "nginx.conf"
+DOCS = Path(__file__).parents[2] / "docs"
+CONF = DOCS / "deploy" / "nginx.conf"
+METRICS_CONF = DOCS / "examples" / "metrics" / "nginx.conf"
 
 # Started by root, its worker would become somebody who may not enter the directory of the test.
 WHOLE = """
@@ -43,13 +45,16 @@ http {{
 
 @pytest.fixture
 def nginx(tmp_path):
-    """``with nginx(path) as port``: nginx passes on to a unix socket; it listens from the start."""
+    """``with nginx(path) as port``: nginx passes on to a unix socket; it listens from the start.
+
+    More locations may be given, which come first.
+    """
     # Not in everybody's path.
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None, "nginx is not installed"
 
     @contextmanager
-    def start(path):
+    def start(path, locations=""):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
             port = listener.getsockname()[1]
@@ -57,6 +62,7 @@ def nginx(tmp_path):
             for there, here in (("unix:/run/app.sock", f"unix:{path}"), ("listen 80;", f"listen 127.0.0.1:{port};")):
                 assert there in text
                 text = text.replace(there, here)
+            text = text.replace("    location / {", f"{locations}\n    location / {{")
             file = tmp_path / "nginx.conf"
             file.write_text(WHOLE.format(included=text))
             fd = listener.fileno()
@@ -128,3 +134,26 @@ async def test_websockets_come_through_with_the_client(behind):
         for message in ("one", "two"):
             await ws.send_message(message)
             assert await ws.get_message() == f"('127.0.0.1', 0) ws {message}"
+
+
+async def test_the_metrics_page_is_for_whom_the_configuration_lets_in_and_nobody_else(pagi_serve, nginx, tmp_path):
+    pytest.importorskip("prometheus_client")
+
+    async def app(scope, receive, send):
+        await respond(send, b"the application")
+
+    path = tmp_path / "app.sock"
+    server = await pagi_serve(app, lifespan="off", bind=(f"unix:{path}",), metrics={"bind": "127.0.0.1:0"})
+    text = METRICS_CONF.read_text(encoding="utf-8")
+    [page] = server.handle.metrics_urls
+    assert "//127.0.0.1:9100;" in text
+    text = text.replace("//127.0.0.1:9100;", f"//{page.removeprefix('http://')};")
+    assert "allow 10.0.0.0/24;" in text
+    for let_in, status in (("10.0.0.0/24", 403), ("127.0.0.0/8", 200)):
+        with trio.fail_after(10), nginx(path, text.replace("10.0.0.0/24", let_in)) as port:
+            async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+                answer = await client.get("/metrics")
+                assert answer.status_code == status
+                assert ("pagi_server_info" in answer.text) is (status == 200)
+                assert (await client.get("/metrics?x")).status_code == status
+                assert (await client.get("/")).text == "the application"

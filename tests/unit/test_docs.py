@@ -11,7 +11,7 @@ import pytest
 from pagi_trio.cli import make_command
 from pagi_trio.cli_options import format_default
 from pagi_trio.config import SETTINGS, Config
-from pagi_trio.metrics.catalog import CATALOG
+from pagi_trio.metrics.catalog import CATALOG, HISTOGRAM_PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,9 @@ def commands(text):
 
 def missing_names(text):
     """Return the names in code that look like a metric's and are not."""
-    known = {metric.name for metric in CATALOG}
+    known = {metric.name for metric in CATALOG} | {
+        metric.name + part for metric in CATALOG if metric.kind == "histogram" for part in HISTOGRAM_PARTS
+    }
     names = re.findall(r"\bpagi_(?:server|websocket|sse|metrics)_\w+[a-z]\b", text)
     return sorted(name for name in set(names) - known if not any(one.startswith(f"{name}_") for one in known))
 
@@ -170,6 +172,21 @@ def test_the_readme_sums_up_what_the_reference_has():
         assert memory[1 + number] == f"{max(grown):.0f} MiB"
 
 
+def named_in(cell):
+    """Return the metrics that a cell names, the later ones by what they end with instead."""
+    first, *others = re.findall(r"`([a-z_]+)`", cell)
+    stems = [first[:end] for end in range(len(first)) if first[end] == "_"]
+    known = {metric.name for metric in CATALOG}
+    return [first, *(next((x + one for x in ["", *reversed(stems)] if x + one in known), one) for one in others)]
+
+
+def test_the_readmes_table_of_metrics_has_only_such_as_there_are():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What it counts\n")[2].partition("\n## ")[0]
+    names = [name for cells in rows(text)[2:] for name in named_in(cells[0])]
+    assert names
+    assert [name for name in names if name not in {metric.name for metric in CATALOG}] == []
+
+
 def test_what_is_wrong_is_found():
     assert missing_tests("`tests/unit/test_docs.py::test_nothing` `tests/no.py` `tests/unit/test_docs.py`") == [
         "tests/unit/test_docs.py::test_nothing",
@@ -181,6 +198,12 @@ def test_what_is_wrong_is_found():
     ]
     assert missing_names("pagi_sse_events_sent_total pagi_server_connections pagi_sse_cats_total") == [
         "pagi_sse_cats_total"
+    ]
+    assert named_in("`pagi_sse_connections_total`, `_active`, `pagi_sse_bytes_sent_total`, `_cats`") == [
+        "pagi_sse_connections_total",
+        "pagi_sse_connections_active",
+        "pagi_sse_bytes_sent_total",
+        "_cats",
     ]
     assert broken_links(ROOT / "README.md", "[a](LICENSE) [b](docs/nowhere.md) [c](https://x.example)") == [
         "docs/nowhere.md"
