@@ -33,11 +33,11 @@ def as_asgi(app: App, interface: Literal["asgi", "wsgi", "auto"]) -> App:
     Raises:
         AppLoadError: If it cannot be called, or is of a framework that cannot run here, whatever its code.
     """
-    if not callable(app):
-        raise AppLoadError(f"{app!r} is no application: it cannot be called")
     obstacle = find_asyncio_framework(app)
     if obstacle is not None:
         raise AppLoadError(obstacle)
+    if not callable(app):
+        raise AppLoadError(f"{app!r} is no application: it cannot be called")
     if interface == "asgi" or (interface == "auto" and not looks_like_wsgi(app)):
         return app
     return WSGIAdapter(cast("WSGIApp", app))
