@@ -174,10 +174,7 @@ class Ledger:
     def _make(self, family: Family, labels: tuple[str, ...]) -> Value:
         if family.kind == "histogram":
             return HistogramValue(self, tuple(map(float, family.bounds)))
-        value = (GaugeValue if family.kind == "gauge" else AppValue)(self, family.name, labels)
-        # Its place is on the way, whatever it is asked meanwhile.
-        value.is_fresh = False
-        return value
+        return (GaugeValue if family.kind == "gauge" else AppValue)(self, family.name, labels)
 
     def _turn_away(self, book: Book, labels: tuple[str, ...]) -> None:
         if len(book.turned_away) < REMEMBERED:

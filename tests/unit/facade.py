@@ -14,6 +14,7 @@ from pagi_trio.metrics.meter import Meter
 from pagi_trio.metrics.registry import REGISTRY
 from pagi_trio.metrics.resolution import serving
 from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
+from pagi_trio.metrics.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,17 @@ def counting_beside() -> Iterator[ServerMetrics]:
         yield other
     finally:
         context.run(manager.__exit__, None, None, None)
+
+
+@contextmanager
+def counting_workers() -> Iterator[tuple[ServerMetrics, ServerMetrics]]:
+    """Have two workers count into one store, as two processes do; each of their pages has what both have counted."""
+    store = Store(2)
+    for slot in (1, 2):
+        store.slot(slot).occupy(slot)
+    one, other = (ServerMetrics(Meter(store, slot, is_owner=False)) for slot in (1, 2))
+    with serving(one), serving(other):
+        yield one, other
 
 
 def context_of(metrics: ServerMetrics) -> Context:

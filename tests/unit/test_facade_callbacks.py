@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from pagi_trio.metrics import callbacks
+
 from .facade import counting, counting_beside, lines, metrics
 
 __all__ = ["metrics"]
@@ -109,9 +111,20 @@ def test_one_that_a_running_server_was_given_ends_with_it(metrics):
     with counting() as server:
         metrics.add_batch_callback(lambda: called.append(1))
         server.snapshot()
+    assert not callbacks.has_any(server)
     with counting() as server:
         server.snapshot()
     assert called == [1]
+
+
+def test_one_that_a_running_server_was_given_is_called_for_no_other(add):
+    called = []
+    with counting() as one, counting_beside() as other:
+        add(lambda: called.append(1))
+        other.snapshot()
+        assert called == []
+        one.snapshot()
+        assert called == [1]
 
 
 def test_one_that_was_registered_before_is_called_for_every_server(add):
@@ -128,6 +141,7 @@ def test_one_that_reads_is_not_called_for_that(metrics, add):
     with counting() as server:
         add(lambda: depth.set(1 + server.value("pagi_metrics_scrapes_total")))
         assert lines(server) == {"shop_depth": 1}
+        assert server.value("pagi_metrics_errors_total", part="callback") == 0
 
 
 def test_none_is_called_in_another_thread(add):

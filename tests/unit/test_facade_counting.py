@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pagi_trio.metrics import Metrics
 from pagi_trio.metrics.resolution import serving
 
-from .facade import context_of, counting, counting_beside, lines, metrics
+from .facade import context_of, counting, counting_beside, counting_workers, lines, metrics
 
 __all__ = ["metrics"]
 
@@ -74,6 +74,9 @@ def test_what_was_defined_is_on_the_page_with_0_from_the_start(metrics):
     with counting() as server:
         # The smallest or largest of several must not be that of one that was never set.
         assert lines(server) == {"shop_hits_total": 0, 'shop_paths_total{path="/"}': 0, "shop_depth": 0}
+        labelled = metrics.counter("labelled_total", "Labelled.", labels=["path"])
+        assert "shop_labelled" in [one.family.name for one in server.snapshot().application()]
+        assert labelled
         late = metrics.counter("late_total", "Late.")
         assert lines(server)["shop_late_total"] == 0
         assert kept
@@ -97,11 +100,45 @@ def test_a_gauge_of_one_process_is_what_it_was_set_to(metrics, workers, value):
         assert lines(server) == {"shop_depth": value}
 
 
+@pytest.mark.parametrize(
+    ("workers", "values"), [("sum", [5, 8, 4]), ("max", [5, 5, 3]), ("min", [5, 3, 1]), ("latest", [5, 3, 1])]
+)
+def test_a_gauge_of_several_workers_is_what_its_definition_says(metrics, monkeypatch, workers, values):
+    clock = iter(range(1, 10))
+    monkeypatch.setattr("pagi_trio.metrics.handles.time", lambda: float(next(clock)))
+    depth = metrics.gauge("depth", "Depth.", workers=workers)
+    with counting_workers() as (one, other):
+        told = []
+        for server, value in ((one, 5), (other, 3), (one, 1)):
+            context_of(server).run(depth.set, value)
+            told.append(lines(other)["shop_depth"])
+        assert told == values
+        if workers == "latest":
+            context_of(other).run(depth.inc)
+            assert lines(one)["shop_depth"] == 4
+
+
+def test_two_workers_add_up_counters_and_histograms(metrics):
+    hits = metrics.counter("hits_total", "Hits.", labels=["path"])
+    size = metrics.histogram("size", "Size.", buckets=(1, 2))
+    with counting_workers() as (one, other):
+        for server, path in ((one, "/a"), (other, "/a"), (other, "/b")):
+            context_of(server).run(lambda path: hits.labels(path=path).inc(), path)
+            context_of(server).run(size.observe, 1.5)
+        told = lines(one)
+        assert told == lines(other)
+        assert (told['shop_hits_total{path="/a"}'], told['shop_hits_total{path="/b"}']) == (2, 1)
+        assert (told['shop_size_bucket{le="2.0"}'], told["shop_size_count"], told["shop_size_sum"]) == (3, 3, 4.5)
+
+
 def test_a_gauge_for_each_worker_has_its_slot(metrics):
     depth = metrics.gauge("depth", "Depth.", workers="each")
     with counting() as server:
         depth.set(4)
         assert lines(server) == {'shop_depth{worker="1"}': 4}
+    with counting_workers() as (one, other):
+        context_of(other).run(depth.set, 3)
+        assert lines(one) == {'shop_depth{worker="2"}': 3}
 
 
 def test_a_handle_is_the_same_for_the_same_labels(metrics):
@@ -154,7 +191,12 @@ def test_what_is_no_number_is_refused_by_name(metrics):
 def test_wrong_labels_are_refused_by_name(metrics):
     paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
     paths.labels(path="/", method="GET")
-    for wrong, got in (({"path": "/"}, "path"), ({"path": "/", "verb": "GET"}, "path, verb"), ({}, "none")):
+    for wrong, got in (
+        ({"path": "/"}, "path"),
+        ({"path": "/", "verb": "GET"}, "path, verb"),
+        ({"path": "/", "method": "GET", "verb": "GET"}, "path, method, verb"),
+        ({}, "none"),
+    ):
         with pytest.raises(ValueError) as caught:
             paths.labels(**wrong)
         assert str(caught.value) == f"shop_paths_total: its labels are path, method; got {got}"
@@ -255,7 +297,11 @@ def test_where_metrics_are_off_everything_is_nothing_though_another_server_count
     with counting() as server, serving(None):
         assert not metrics
         hits.inc()
-        assert metrics.add_batch_callback(hits.inc)() is None
+        metrics.add_batch_callback(hits.inc)
+        kept = metrics.counter("paths_total", "Paths.", labels=["path"]).labels(path="/")
+        assert context_of(server).run(lines, server) == {"shop_hits_total": 0}
+        assert not kept.values
+    with counting() as server:
         assert lines(server) == {"shop_hits_total": 0}
 
 
@@ -266,7 +312,7 @@ def test_a_context_outlives_its_server_and_counts_for_nobody(metrics):
         context = contextvars.copy_context()
     with counting() as server:
         assert not context.run(lambda: bool(metrics))
-        context.run(hits.inc)
+        context.run(hits.inc, 5)
         assert lines(server) == {"shop_hits_total": 0}
     assert lines(stopped) == {"shop_hits_total": 1}
 
@@ -342,6 +388,39 @@ def often():
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_what_another_thread_counts_in_the_middle_of_a_count_is_not_lost(metrics, kind):
+    """One is held up where it has read the number and not yet written it."""
+    made = {"counter": "hits_total", "gauge": "depth", "histogram": "size"}
+    metric = getattr(metrics, kind)(made[kind], "Any.")
+    count = metric.observe if kind == "histogram" else metric.inc
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Amount(float):
+        def __radd__(self, other):
+            reached.set()
+            go_on.wait()
+            return other + float(self)
+
+        # What a gauge makes of it first is to be one too.
+        def __add__(self, other):
+            return self
+
+    with counting() as server:
+        slow = threading.Thread(target=count, args=(Amount(1),))
+        slow.start()
+        reached.wait()
+        quick = threading.Thread(target=count, args=(1.0,))
+        quick.start()
+        # Without a lock it is done by now; with one it waits, which takes as long as this does.
+        quick.join(0.05)
+        go_on.set()
+        slow.join()
+        quick.join()
+        told = lines(server)
+    assert told["shop_size_sum" if kind == "histogram" else f"shop_{made[kind]}"] == 2
 
 
 @pytest.mark.usefixtures("often")
@@ -438,14 +517,16 @@ def test_past_the_limit_label_sets_count_together_and_each_is_told_once(metrics,
 
 def test_what_is_turned_away_is_remembered_only_so_far(metrics, monkeypatch):
     monkeypatch.setattr("pagi_trio.metrics.ledger.REMEMBERED", 5)
-    monkeypatch.setattr("pagi_trio.metrics.handles.HANDLES_MOST", 5)
+    monkeypatch.setattr("pagi_trio.metrics.handles.HANDLES_MOST", 2)
     users = metrics.counter("users_total", "Users.", labels=["user"])
     with counting(series_per_metric=1) as server:
-        for number in range(100):
+        for number in [*range(4), *range(4), *range(100)]:
             users.labels(user=str(number)).inc()
-        assert lines(server) == {'shop_users_total{user="0"}': 1, 'shop_users_total{user="other"}': 99}
+            if number == 3:
+                assert server.value("pagi_metrics_dropped_series_total") == 3
+        assert lines(server) == {'shop_users_total{user="0"}': 3, 'shop_users_total{user="other"}': 105}
         assert server.value("pagi_metrics_dropped_series_total") == 5
-        assert len(users._handles) == 5
+        assert len(users._handles) == 2
 
 
 def test_without_room_in_the_region_the_rest_counts_on_no_page(metrics, caplog):
