@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from pagi_trio.metrics import callbacks
-from pagi_trio.metrics.handles import Counter, Gauge, Histogram, Labelled, Timer
+from pagi_trio.metrics.handles import Counter, Gauge, Histogram, Timer
+from pagi_trio.metrics.labelled import Labelled
 from pagi_trio.metrics.naming import DEFAULT_BUCKETS, Workers, check_prefix, describe
 from pagi_trio.metrics.registry import REGISTRY
 from pagi_trio.metrics.resolution import find_server, is_untold

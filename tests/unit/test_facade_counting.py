@@ -517,7 +517,7 @@ def test_past_the_limit_label_sets_count_together_and_each_is_told_once(metrics,
 
 def test_what_is_turned_away_is_remembered_only_so_far(metrics, monkeypatch):
     monkeypatch.setattr("pagi_trio.metrics.ledger.REMEMBERED", 5)
-    monkeypatch.setattr("pagi_trio.metrics.handles.HANDLES_MOST", 2)
+    monkeypatch.setattr("pagi_trio.metrics.labelled.HANDLES_MOST", 2)
     users = metrics.counter("users_total", "Users.", labels=["user"])
     with counting(series_per_metric=1) as server:
         for number in [*range(4), *range(4), *range(100)]:
