@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
@@ -13,6 +14,9 @@ from pagi_trio.settings import Group, setting
 _PREFIX: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.?")
 _PORT: Final = re.compile(r".*:[0-9]+")
 _TAG: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*:[\w.:/-]+")
+
+_PATH_BYTES: Final = 107
+"""The longest path of a unix socket: ``sockaddr_un`` of Linux has room for a zero behind it."""
 
 
 def parse_daemon(text: str) -> Bind:
@@ -26,6 +30,13 @@ def parse_daemon(text: str) -> Bind:
     daemon = parse_bind(text)
     if daemon.kind == "tcp" and not (daemon.port and _PORT.fullmatch(text)):
         raise ConfigError("the port is missing; StatsD's own is 8125")
+    if len(os.fsencode(daemon.path)) > _PATH_BYTES:
+        raise ConfigError(f"the path of a unix socket has at most {_PATH_BYTES} bytes")
+    try:
+        # As the system's look-up will.
+        daemon.host.encode("idna")
+    except UnicodeError:
+        raise ConfigError(f"{daemon.host!r} is no name of a host") from None
     return daemon
 
 

@@ -25,13 +25,23 @@ def test_the_defaults():
         ("/run/statsd.sock", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
         ("fd://3", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
         ("unix:", "the path is missing after 'unix:'"),
+        (f"unix:/{'x' * 107}", "the path of a unix socket has at most 107 bytes"),
+        (f"unix:/{'ä' * 54}", "the path of a unix socket has at most 107 bytes"),
+        ("a..b:8125", "'a..b' is no name of a host"),
+        (f"{'x' * 64}.example:8125", f"'{'x' * 64}.example' is no name of a host"),
     ],
 )
 def test_a_daemon_has_an_address_and_a_port(text, why):
     assert refusal({"statsd": {"address": text}}) == f"statsd.address = {text!r}: {why}"
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:8125", "[::1]:8125", "statsd.example:08125", "unix:/run/statsd.sock"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("127.0.0.1:8125", "[::1]:8125", "statsd.example:08125", "statsd.example.:8125", "zählt.example:8125"),
+        *("[2001:0db8:85a3:0000:0000:8a2e:0370:7334]:8125", "unix:/run/statsd.sock", f"unix:/{'x' * 106}"),
+    ],
+)
 def test_a_daemon_may_be_anywhere(text):
     assert Config(statsd=StatsDSettings(address=text)).statsd.address == text
 

@@ -180,15 +180,37 @@ async def test_one_datagram_that_nobody_takes_is_known_at_once_as_well():
     assert pair.daemon.counters == {"jobs_total": 1}
 
 
-async def test_a_refusal_that_comes_after_the_push_is_heard_by_the_next(pair, monkeypatch):
-    address = pair.sock.getsockname()
+@pytest.fixture
+def far(monkeypatch):
+    """Let every answer take its time, as over a network: only who waits for it has it before the next push."""
+    check, hear = Link.check, Link.hear
+
+    async def hear_and_check(self):
+        await hear(self)
+        check(self)
+
     monkeypatch.setattr(Link, "check", lambda self: None)
+    monkeypatch.setattr(Link, "hear", hear_and_check)
+
+
+async def test_a_refusal_that_comes_after_the_push_is_heard_by_the_next(pair, far, autojump_clock):
+    address = pair.sock.getsockname()
     pair.sock.close()
-    # As over a network: the answer is not there yet.
     await pair.exporter.push([counter(5.0)], is_last=False)
     with bound(address) as pair.sock:
         await pair.push(counter(7.0))
-    assert pair.daemon.counters == {"jobs_total": 7}
+        assert trio.current_time() == pytest.approx(link.ANSWER_S)
+        # Nobody is waited for where the last push arrived.
+        await pair.push(counter(8.0))
+        assert trio.current_time() == pytest.approx(link.ANSWER_S)
+    assert pair.daemon.counters == {"jobs_total": 8}
+
+
+async def test_a_push_fails_from_the_second_refusal_that_comes_late(pair, far, autojump_clock):
+    pair.sock.close()
+    await pair.exporter.push([counter(5.0)], is_last=False)
+    for _ in range(3):
+        assert "Connection refused" in await pair.fails(counter(6.0))
 
 
 async def test_over_a_unix_socket_that_is_not_there_is_there_dies_and_comes_back(path):
@@ -197,9 +219,18 @@ async def test_over_a_unix_socket_that_is_not_there_is_there_dies_and_comes_back
     assert await pair.fails(counter(1.0)) == f"{path}: No such file or directory"
     with bound(path, socket.AF_UNIX) as pair.sock:
         await pair.push(counter(2.0))
-    assert await pair.fails(counter(3.0)) == f"{path}: Connection refused"
+    assert await pair.fails(counter(3.0)) == f"{path}: No such file or directory"
     with bound(path, socket.AF_UNIX) as pair.sock:
         await pair.push(counter(5.0))
+    assert pair.daemon.counters == {"jobs_total": 5}
+
+
+async def test_a_unix_socket_that_has_another_daemon_since_gets_the_very_next_push(path):
+    with bound(path, socket.AF_UNIX) as sock:
+        pair = Pair(sock)
+        await pair.push(counter(2.0))
+    with bound(path, socket.AF_UNIX) as pair.sock:
+        await pair.push(counter(5.0), is_last=True)
     assert pair.daemon.counters == {"jobs_total": 5}
 
 
@@ -353,6 +384,17 @@ async def test_of_several_addresses_the_one_where_somebody_is_gets_it(udp, monke
     monkeypatch.undo()
 
 
+async def test_of_several_addresses_the_one_where_somebody_is_gets_it_though_answers_are_late(udp, far, monkeypatch):
+    # No clock that jumps: it would not wait for the thread that looks up.
+    monkeypatch.setattr(link, "ANSWER_S", 0.01)
+    with bound() as sock:
+        empty = place(sock)
+    pair = named(udp, Names(empty, place(udp)))
+    for value in (1.0, 2.0, 3.0):
+        await pair.push(counter(value))
+    assert pair.daemon.counters == {"jobs_total": 3}
+
+
 async def test_a_name_that_is_not_known_is_a_failure_until_it_is(udp):
     names = Names(place(udp))
     names.error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -378,6 +420,40 @@ async def test_a_look_up_that_hangs_is_not_waited_for_long(udp, monkeypatch):
         assert names.asked == 1
     finally:
         names.hangs.set()
+
+
+async def test_while_a_look_up_hangs_the_last_address_is_used_in_half_of_the_time_of_a_push(udp, mock_clock):
+    names = Names(place(udp))
+    pair = named(udp, names)
+    await pair.push(counter(1.0))
+    names.hangs = Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pair.push, counter(2.0))
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(0.49)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pair.daemon.counters == {"jobs_total": 1}
+            mock_clock.jump(0.02)
+            await trio.testing.wait_all_tasks_blocked()
+            assert pair.daemon.counters == {"jobs_total": 2}
+    finally:
+        names.hangs.set()
+
+
+async def test_an_address_that_comes_late_is_for_the_next_push(udp, monkeypatch):
+    monkeypatch.setattr(link, "LOOKUP_S", 0.01)
+    names = Names(place(udp))
+    pair = named(udp, names)
+    names.hangs = Event()
+    assert "could not be found" in await pair.fails(counter(1.0))
+    names.hangs.set()
+    async with pair.link._limiter:
+        # The thread has ended.
+        pass
+    await pair.push(counter(2.0), is_last=True)
+    assert names.asked == 1
+    assert pair.daemon.counters == {"jobs_total": 2}
 
 
 async def test_a_number_is_no_name_and_needs_no_thread(pair, monkeypatch):

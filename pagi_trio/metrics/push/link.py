@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
@@ -21,6 +20,9 @@ LOOKUP_S: Final = 5.0
 FULL_S: Final = 0.1
 """How long a push waits in all for a daemon to take datagrams. A unix socket holds ten (net.unix.max_dgram_qlen),
 so that a daemon has to run in between; one that has not by then is slow."""
+
+ANSWER_S: Final = 0.3
+"""How long is waited for the answer of a host where nobody was: once around the world and back."""
 
 Address: TypeAlias = "str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]"
 
@@ -67,11 +69,11 @@ class Link:
         """Return whether it has turned out since that nobody took what was sent last."""
         return self._socket is not None and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
-    async def places(self, *, may_wait: bool) -> list[Place]:
+    async def places(self, wait_s: float) -> list[Place]:
         """Return where the daemon may be, the likeliest first.
 
         Args:
-            may_wait: Whether a name may be looked up now.
+            wait_s: How long a name may be looked up, seconds; 0 is not at all. It takes `LOOKUP_S` at most.
 
         Raises:
             OSError: If that is not known, and never was.
@@ -83,20 +85,23 @@ class Link:
             self._found = self._look_up(self._daemon.host, self._daemon.port, socket.AI_NUMERICHOST)
         except OSError:
             # A name, then.
-            if may_wait:
-                await self._find()
+            if wait_s:
+                await self._find(min(wait_s, LOOKUP_S))
         if not self._found:
             raise TimeoutError(errno.ETIMEDOUT, "its address could not be found")
         return sorted(self._found, key=lambda place: place != self._place)
 
-    async def _find(self) -> None:
-        find = partial(self._look_up, self._daemon.host, self._daemon.port, 0)
-        with trio.move_on_after(LOOKUP_S):
+    async def _find(self, wait_s: float) -> None:
+        with trio.move_on_after(wait_s):
             try:
-                self._found = await trio.to_thread.run_sync(find, abandon_on_cancel=True, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._ask, abandon_on_cancel=True, limiter=self._limiter)
             except OSError:
                 if not self._found:
                     raise
+
+    def _ask(self) -> None:
+        # Where nobody waits for it any more, the next push has it: a resolver that is dead makes every answer late.
+        self._found = self._look_up(self._daemon.host, self._daemon.port, 0)
 
     def connect(self, place: Place) -> None:
         """Be connected to a place, if that is not so already.
@@ -104,7 +109,8 @@ class Link:
         Raises:
             OSError: If nobody is there.
         """
-        if self._socket is not None and self._place == place:
+        # Behind a path there may be another daemon by now, where the one that it led to has gone or is about to.
+        if self._socket is not None and self._place == place and place.family != socket.AF_UNIX:
             return
         self.close()
         self._socket = socket.socket(place.family, socket.SOCK_DGRAM)
@@ -141,6 +147,13 @@ class Link:
             await trio.lowlevel.wait_writable(self._socket)
         self._patience_s -= trio.current_time() - since
         return not limit.cancelled_caught
+
+    async def hear(self) -> None:
+        """Wait a moment for the answer that nobody is there, which over a network comes late."""
+        assert self._socket is not None
+        if self._socket.family != socket.AF_UNIX:
+            with trio.move_on_after(ANSWER_S):
+                await trio.lowlevel.wait_readable(self._socket)
 
     def check(self) -> None:
         """Ask whether somebody was there.

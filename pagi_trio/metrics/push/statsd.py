@@ -55,12 +55,16 @@ class StatsD:
         self, daemon: Bind, writer: Writer, interval_s: float, *, has_buckets: bool = True, link: Link | None = None
     ) -> None:
         self.interval_s = interval_s
+        # Half of what a push may take, so that the rest is left to send to the address that was found before.
+        self._look_up_s = max(interval_s, 1.0) / 2
         self._link = Link(daemon) if link is None else link
         self._writer = writer
         self._has_buckets = has_buckets
         self._sent: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         # What the last push has replaced in it.
         self._before: dict[tuple[str, tuple[tuple[str, str], ...]], float | None] = {}
+        # Whether nobody took what was sent last.
+        self._is_doubted = False
         self._too_long = False
 
     async def push(self, families: Sequence[FamilySnapshot], *, is_last: bool) -> None:
@@ -77,7 +81,7 @@ class StatsD:
             self._link.close()
         self._before.clear()
         try:
-            places = await self._link.places(may_wait=not is_last)
+            places = await self._link.places(0.0 if is_last else self._look_up_s)
             await self._send_to_any(places, families)
         except OSError as error:
             raise PushFailedError(f"{self._link}: {error.strerror or error}") from None
@@ -99,6 +103,7 @@ class StatsD:
                 if number == len(places):
                     raise
             else:
+                self._is_doubted = False
                 return
 
     async def _send(self, families: Sequence[FamilySnapshot]) -> None:
@@ -109,10 +114,13 @@ class StatsD:
                     key = one.name, one.labels
                     self._before.setdefault(key, self._sent.get(key))
                     self._sent[key] = one.value
+        if self._is_doubted:
+            await self._link.hear()
         self._link.check()
 
     def _take_back(self) -> None:
         """Take what the last push has sent for lost."""
+        self._is_doubted = True
         for key, value in self._before.items():
             if value is None:
                 self._sent.pop(key, None)
