@@ -58,9 +58,9 @@ carries a path, an address or a process id. The page also has `process_*`, `pyth
   `server_error`, as event streams do, and WebSockets by 1006, if it was killed.
 - At every moment `pagi_server_connections_total` is the active connections and the sum of
   `pagi_server_connections_closed_total`, and the same goes for WebSockets and `pagi_websocket_closes_total`, and for
-  event streams and `pagi_sse_closes_total`. The `_count` of their seconds is the number of the ends. A client
-  that leaves behind more messages than its application takes counts as 1006 when that is seen, though a Close may come
-  behind them.
+  event streams and `pagi_sse_closes_total`. The `_count` of their seconds is the number of the ends. Of workers that
+  count meanwhile, a page may meet one halfway, and is then off by that one. A client that leaves behind more messages
+  than its application takes counts as 1006 when that is seen, though a Close may come behind them.
 - The numbers equal what the clients count, for connections that ended by a close handshake or a completed response.
   Where a connection was cut, a client may have received less than was sent, never more. After `kill -9` of a worker
   its messages and events of the last 50 ms may be missing.
