@@ -173,7 +173,10 @@ class GaugeValue(AppValue):
         lock = self._lock
         lock.acquire()
         try:
-            self._write(self._value + amount, timestamp or WRITTEN)
+            # With no call in between, where a signal handler or a finalizer that counts could begin.
+            self._value += amount
+            self._stamp = timestamp or WRITTEN
+            self._write()
         finally:
             lock.release()
         if self.is_fresh:
@@ -185,20 +188,20 @@ class GaugeValue(AppValue):
         lock = self._lock
         lock.acquire()
         try:
-            self._write(value, timestamp or WRITTEN)
+            self._value = value
+            self._stamp = timestamp or WRITTEN
+            self._write()
         finally:
             lock.release()
         if self.is_fresh:
             self._places.place(self)
 
-    def _write(self, value: float, stamp: float) -> None:
-        self._value = value
-        self._stamp = stamp
+    def _write(self) -> None:
         cells, stamps = self._cells, self._stamps
         if cells is not None and stamps is not None:
             try:
-                cells[self.cell] = value
-                stamps[self.cell] = stamp
+                cells[self.cell] = self._value
+                stamps[self.cell] = self._stamp
             except Exception as error:  # noqa: BLE001 - the application goes on without a place
                 self.detach()
                 self._places.note_failure(error)

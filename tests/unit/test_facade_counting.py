@@ -423,6 +423,34 @@ def test_what_another_thread_counts_in_the_middle_of_a_count_is_not_lost(metrics
     assert told["shop_size_sum" if kind == "histogram" else f"shop_{made[kind]}"] == 2
 
 
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_what_a_signal_handler_counts_in_the_middle_of_a_count_is_not_lost(metrics, kind):
+    """It counts at each call inside of the count: those are where the interpreter calls signal handlers."""
+    made = {"counter": "hits_total", "gauge": "depth", "histogram": "size"}
+    metric = getattr(metrics, kind)(made[kind], "Any.")
+    count = metric.observe if kind == "histogram" else metric.inc
+    counted = 1
+
+    def handle(_frame, event, _argument):
+        nonlocal counted
+        if event in ("call", "c_return"):
+            counted += 1
+            count(1.0)
+
+    with counting() as server:
+        # The first one makes the number.
+        count(1.0)
+        sys.setprofile(handle)
+        try:
+            count(1.0)
+        finally:
+            sys.setprofile(None)
+        counted += 1
+        told = lines(server)
+    assert counted > 3
+    assert told["shop_size_sum" if kind == "histogram" else f"shop_{made[kind]}"] == counted
+
+
 @pytest.mark.usefixtures("often")
 def test_threads_and_tasks_lose_nothing(metrics):
     """Eight threads and eight tasks count in the same and in new series; takes its time by its numbers."""
