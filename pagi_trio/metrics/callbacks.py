@@ -62,12 +62,14 @@ def check(function: Callable[[], object]) -> None:
     """Refuse what cannot be a callback.
 
     Raises:
-        TypeError: If it cannot be called, or only awaited.
+        TypeError: If it cannot be called, or a call of it does nothing yet.
     """
     if not callable(function):
         raise TypeError(f"a batch callback is a function, not {function!r}")
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"a batch callback is no async function, as {_name(function)} is")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"a batch callback is no generator, as {_name(function)} is: nothing of it would run")
 
 
 def add(function: Callable[[], object], server: object) -> Callable[[], None]:

@@ -154,11 +154,17 @@ def test_none_is_called_in_another_thread(add):
         assert called == []
 
 
-def test_what_is_no_function_or_an_async_one_is_refused(metrics):
+def test_what_is_no_function_or_an_async_one_or_a_generator_is_refused(metrics):
     async def later():
         pass
 
-    for wrong in (None, 3, later):
+    def step():
+        yield
+
+    async def step_later():
+        yield
+
+    for wrong in (None, 3, later, step, step_later):
         with pytest.raises(TypeError, match=r"^a batch callback is "):
             metrics.add_batch_callback(wrong)
 
