@@ -41,6 +41,7 @@ class Metrics:
 
     Raises:
         ValueError: If no name can begin with the prefix.
+        TypeError: If it is no text.
     """
 
     def __init__(self, prefix: str = "") -> None:
@@ -185,7 +186,7 @@ class Metrics:
             A function that removes it.
 
         Raises:
-            TypeError: If it cannot be called, or only awaited.
+            TypeError: If it cannot be called, is an async function or a generator.
         """
         callbacks.check(function)
         server = find_server()

@@ -54,7 +54,10 @@ def check_prefix(prefix: str) -> None:
 
     Raises:
         ValueError: If it is one.
+        TypeError: If it is no text.
     """
+    if not isinstance(prefix, str):
+        raise TypeError(f"the prefix of metrics is text, not {prefix!r}")
     if prefix and not _NAME.fullmatch(prefix):
         raise ValueError(f"{prefix!r} is no prefix of metrics: it has letters, digits, _ and :, no digit first")
 
@@ -89,7 +92,7 @@ def describe(  # noqa: PLR0913 - what a definition consists of, most by name
         raise TypeError(f"{name}: its description must be text, not {text!r}")
     mode = ""
     if workers is not None:
-        if workers not in MODES:
+        if not isinstance(workers, str) or workers not in MODES:
             raise ValueError(f"{name}: workers={workers!r}: must be one of {', '.join(MODES)}")
         mode = MODES[workers]
     bounds = _read_bounds(name, buckets) if kind == "histogram" else ()
@@ -127,7 +130,10 @@ def _read_labels(kind: Kind, name: str, labels: Iterable[str] | None) -> tuple[s
         return ()
     if isinstance(labels, str):
         raise TypeError(f"{name}: labels must be a list of names, [{labels!r}]")
-    names = tuple(labels)
+    try:
+        names = tuple(labels)
+    except TypeError:
+        raise TypeError(f"{name}: labels must be a list of names, not {labels!r}") from None
     if not names:
         raise ValueError(f"{name}: labels is empty; leave it out")
     for label in names:
@@ -147,7 +153,7 @@ def _read_labels(kind: Kind, name: str, labels: Iterable[str] | None) -> tuple[s
 def _read_bounds(name: str, buckets: Iterable[float]) -> tuple[str, ...]:
     try:
         bounds = [float(bound) for bound in buckets]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name}: buckets must be numbers, not {buckets!r}") from None
     if bounds and bounds[-1] == inf:
         bounds.pop()

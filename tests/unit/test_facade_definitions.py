@@ -107,7 +107,14 @@ def test_other_wrong_definitions_are_refused_by_name(metrics):
         lambda: gauge("a", "A.", workers="all"),
     )
     refuse(TypeError, "shop_a: its description must be text, not ['b']", lambda: gauge("a", ["b"]))
+    refuse(
+        ValueError,
+        "shop_a: workers=['sum']: must be one of sum, max, min, latest, each",
+        lambda: gauge("a", "A.", workers=["sum"]),
+    )
+    refuse(TypeError, "shop_a_total: labels must be a list of names, not 3", lambda: counter("a_total", "A.", labels=3))
     refuse(TypeError, "the name of a metric is text, not None", lambda: gauge(None, "A."))
+    refuse(TypeError, "the prefix of metrics is text, not 3", lambda: Metrics(3))
     refuse(
         ValueError,
         "'1a' is no prefix of metrics: it has letters, digits, _ and :, no digit first",
@@ -129,6 +136,8 @@ def test_bad_buckets_are_refused(metrics, buckets):
         lambda: metrics.histogram("a", "A.", buckets=buckets),
     )
     refuse(TypeError, "shop_a: buckets must be numbers, not ['x']", lambda: metrics.histogram("a", "A.", buckets=["x"]))
+    with pytest.raises(TypeError, match=r"^shop_a: buckets must be numbers"):
+        metrics.histogram("a", "A.", buckets=[10**400])
 
 
 def test_the_same_definition_is_the_same_metric(metrics):
