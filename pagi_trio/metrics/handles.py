@@ -92,6 +92,20 @@ class Handle(Generic[V]):
                 RUNNING.count_lost()
         return None if server is None else cast("V | None", server.ledger.enter(self, server))
 
+    def _read(self, amount: float, rule: str) -> float:
+        """Return a number as a float: sums of other types are of theirs, and numpy's float32 stops at 16,777,216.
+
+        Who calls it for anything but a float saves a call for those.
+
+        Raises:
+            TypeError: If it is no number, or too large.
+        """
+        try:
+            # Added to, as float() would read text as well.
+            return float(amount + 0.0)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(self._misuse(rule, amount)) from None
+
     def _misuse(self, rule: str, amount: object) -> str:
         return f"{full_name(self.family)}: {rule}, not {amount!r}"
 
@@ -103,9 +117,10 @@ class Handle(Generic[V]):
 
     if not TYPE_CHECKING:
         # To a type checker, there is none.
-        def labels(self, /, **labels: str) -> NoReturn:
+        def labels(self, /, *values: object, **labels: object) -> NoReturn:
             """Refuse: labels are given once."""
-            raise TypeError(f"{full_name(self.family)}: has no labels here; got {', '.join(labels) or 'none'}")
+            given = ", ".join([*map(repr, values), *labels]) or "none"
+            raise TypeError(f"{full_name(self.family)}: has no labels here; got {given}")
 
 
 class Counter(Handle[AppValue]):
@@ -125,12 +140,10 @@ class Counter(Handle[AppValue]):
             TypeError: If the amount is of another type.
         """
         if amount is not _ONE:
-            try:
-                is_right = 0.0 <= amount < inf
-            except TypeError:
-                raise TypeError(self._misuse("a counter goes up by a number", amount)) from None
-            if not is_right:
+            number = amount if type(amount) is float else self._read(amount, "a counter goes up by a number")
+            if not 0.0 <= number < inf:
                 raise ValueError(self._misuse("a counter goes up by a finite number, at least 0", amount))
+            amount = number
         server = _current(NOWHERE)
         if server is NOWHERE:
             server = RUNNING.only
@@ -164,10 +177,8 @@ class Gauge(Handle[GaugeValue]):
         Raises:
             TypeError: If the value is no number.
         """
-        try:
-            value += 0.0
-        except (TypeError, OverflowError):
-            raise TypeError(self._misuse("a gauge is set to a number", value)) from None
+        if type(value) is not float:
+            value = self._read(value, "a gauge is set to a number")
         number = self._find()
         if number is not None:
             number.set(value, time() if self._is_timed else None)
@@ -178,10 +189,8 @@ class Gauge(Handle[GaugeValue]):
         Raises:
             TypeError: If the amount is no number.
         """
-        try:
-            amount += 0.0
-        except (TypeError, OverflowError):
-            raise TypeError(self._misuse("a gauge goes up by a number", amount)) from None
+        if type(amount) is not float:
+            amount = self._read(amount, "a gauge goes up by a number")
         number = self._find()
         if number is not None:
             number.inc(amount, time() if self._is_timed else None)
@@ -192,11 +201,7 @@ class Gauge(Handle[GaugeValue]):
         Raises:
             TypeError: If the amount is no number.
         """
-        try:
-            amount = 0.0 - amount
-        except (TypeError, OverflowError):
-            raise TypeError(self._misuse("a gauge goes down by a number", amount)) from None
-        self.inc(amount)
+        self.inc(-self._read(amount, "a gauge goes down by a number"))
 
     def _find(self) -> GaugeValue | None:
         server = _current(NOWHERE)
@@ -218,11 +223,8 @@ class Histogram(Handle[HistogramValue]):
             ValueError: If the amount is infinite or no number.
             TypeError: If the amount is of another type.
         """
-        try:
-            is_right = -inf < amount < inf
-        except TypeError:
-            raise TypeError(self._misuse("an observation is a number", amount)) from None
-        if not is_right:
+        number = amount if type(amount) is float else self._read(amount, "an observation is a number")
+        if not -inf < number < inf:
             raise ValueError(self._misuse("an observation is a finite number", amount))
         server = _current(NOWHERE)
         if server is NOWHERE:
@@ -239,7 +241,7 @@ class Histogram(Handle[HistogramValue]):
             if found is None:
                 return
             value = found
-        value.observe(amount)
+        value.observe(number)
 
 
 class Timer(Histogram):

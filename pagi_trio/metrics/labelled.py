@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Never, NoReturn, TypeVar
 
 from pagi_trio.metrics.naming import full_name
 from pagi_trio.metrics.registry import REGISTRY
@@ -43,21 +43,24 @@ class Labelled(Generic[H]):
         self._handles: dict[object, H] = {}
         self._early: list[H] = []
 
-    def labels(self, /, **labels: str) -> H:
+    def labels(self, /, *unnamed: Never, **labels: str) -> H:
         """Return the handle of one label set; keep it where it is used often.
 
         Args:
+            unnamed: Refused: the order of labels is easily mistaken.
             labels: A value for each label. Each set is a series for good: few values, and none that clients choose.
 
         Raises:
             ValueError: If these are not the metric's labels.
-            TypeError: If a value is no text.
+            TypeError: If a value is no text, or without the name of its label.
         """
-        if len(labels) == self._size:
+        if len(labels) == self._size and not unnamed:
             try:
                 return self._handles[self._pick(labels) if self._only is None else labels[self._only]]
             except (KeyError, TypeError):
                 pass
+        if unnamed:
+            raise TypeError(f"{full_name(self.family)}: takes labels by name, {self._usage()}; got {unnamed[0]!r}")
         return self._bind(labels)
 
     def _bind(self, labels: dict[str, str]) -> H:
@@ -91,13 +94,15 @@ class Labelled(Generic[H]):
         """Return the handles that were made before a server ran."""
         return self._early.copy()
 
+    def _usage(self) -> str:
+        return f".labels({', '.join(f'{label}=...' for label in self.family.labels)})"
+
     def __repr__(self) -> str:
         return f"<Labelled {full_name(self.family)}({', '.join(self.family.labels)})>"
 
     if not TYPE_CHECKING:
         # To a type checker, there are none. No __getattr__, which would make every other attribute slower.
         def _refuse(self, *_: object) -> NoReturn:
-            labels = ", ".join(f"{label}=..." for label in self.family.labels)
-            raise TypeError(f"{full_name(self.family)}: has labels, so count with .labels({labels})")
+            raise TypeError(f"{full_name(self.family)}: has labels, so count with {self._usage()}")
 
         inc = dec = set = observe = time = _refuse

@@ -10,8 +10,8 @@ import os
 import sys
 import threading
 import weakref
+from decimal import Decimal
 from enum import Enum
-from functools import partial
 
 import pytest
 import trio
@@ -158,6 +158,35 @@ def test_values_of_an_enumeration_are_their_text(metrics):
         assert lines(server) == {'shop_paths_total{method="get"}': 2}
 
 
+class Narrow:
+    """A number of another type, whose sums are of it: as numpy's float32, which so stops at 16,777,216."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __add__(self, other):
+        return Narrow(min(self.number + float(other), 10.0))
+
+    __radd__ = __add__
+
+    def __float__(self):
+        return self.number
+
+
+@pytest.mark.parametrize("kind", ["counter", "gauge", "histogram"])
+def test_a_number_of_another_type_counts_and_leaves_the_sum_a_float(metrics, kind):
+    made = {"counter": "hits_total", "gauge": "depth", "histogram": "size"}
+    metric = getattr(metrics, kind)(made[kind], "Any.")
+    count = metric.observe if kind == "histogram" else metric.inc
+    with counting() as server:
+        if kind == "gauge":
+            metric.set(Narrow(1.0))
+            metric.dec(Narrow(1.0))
+        count(Narrow(1.0))
+        count(20.0)
+        assert lines(server)["shop_size_sum" if kind == "histogram" else f"shop_{made[kind]}"] == 21
+
+
 # Wrong use
 
 
@@ -179,7 +208,7 @@ def test_what_is_no_number_is_refused_by_name(metrics):
     size = metrics.histogram("size", "Size.")
     with counting() as server:
         for call in (hits.inc, depth.set, depth.inc, depth.dec, size.observe):
-            for wrong in ("1", None, []):
+            for wrong in ("1", None, [], 1j, Decimal(1), 10**400):
                 with pytest.raises(TypeError, match=r"^shop_"):
                     call(wrong)
         for wrong in (math.nan, math.inf):
@@ -206,6 +235,15 @@ def test_wrong_labels_are_refused_by_name(metrics):
         assert str(caught.value) == f"shop_paths_total: the label path is text, not {wrong!r}"
 
 
+def test_labels_without_their_names_are_refused_by_the_metrics_name(metrics):
+    paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
+    for values, labels in ((("/", "GET"), {}), (("/",), {"method": "GET"}), (("/",), {"path": "/", "method": "GET"})):
+        with pytest.raises(TypeError) as caught:
+            paths.labels(*values, **labels)
+        message = "shop_paths_total: takes labels by name, .labels(path=..., method=...); got '/'"
+        assert str(caught.value) == message
+
+
 def test_a_metric_with_labels_is_not_counted_without_nor_the_other_way(metrics):
     paths = metrics.counter("paths_total", "Paths.", labels=["path"])
     with pytest.raises(TypeError, match=r"^shop_paths_total: has labels, so count with .labels\(path=...\)$"):
@@ -213,6 +251,8 @@ def test_a_metric_with_labels_is_not_counted_without_nor_the_other_way(metrics):
     hits = metrics.counter("hits_total", "Hits.")
     with pytest.raises(TypeError, match=r"^shop_hits_total: has no labels here; got path$"):
         hits.labels(path="/")
+    with pytest.raises(TypeError, match=r"^shop_hits_total: has no labels here; got '/'$"):
+        hits.labels("/")
 
 
 # Timers
@@ -404,12 +444,11 @@ def test_what_another_thread_counts_in_the_middle_of_a_count_is_not_lost(metrics
             go_on.wait()
             return other + float(self)
 
-        # What a gauge makes of it first is to be one too.
-        def __add__(self, other):
-            return self
-
     with counting() as server:
-        slow = threading.Thread(target=count, args=(Amount(1),))
+        count(0.0)
+        # The handle would make a plain float of it.
+        value = metric.values[server]
+        slow = threading.Thread(target=value.observe if kind == "histogram" else value.inc, args=(Amount(1),))
         slow.start()
         reached.wait()
         quick = threading.Thread(target=count, args=(1.0,))
@@ -644,8 +683,8 @@ def test_a_process_forked_while_a_thread_counts_can_go_on(metrics):
 
     with counting() as server:
         hits.inc()
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=partial(context.run, hits.inc, Amount(1)))
+        # The handle would make a plain float of it.
+        thread = threading.Thread(target=hits.values[server].inc, args=(Amount(1),))
         thread.start()
         counts.wait()
         assert in_a_child(lambda: hits.inc() is None)

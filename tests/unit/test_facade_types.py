@@ -61,6 +61,7 @@ logins = metrics.counter("logins_total", "Logins.", labels=["method"])
 hits = metrics.counter("hits_total", "Hits.")
 logins.inc()  # wrong
 logins.labels(method=3)  # wrong
+logins.labels("oauth")  # wrong
 hits.labels(method="oauth")  # wrong
 hits.set(3)  # wrong
 hits.inc("1")  # wrong
