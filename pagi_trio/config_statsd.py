@@ -18,6 +18,10 @@ _TAG: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*:[\w.:/-]+")
 _PATH_BYTES: Final = 107
 """The longest path of a unix socket: ``sockaddr_un`` of Linux has room for a zero behind it."""
 
+_SAME_BYTES: Final = 1000
+"""The most of a line that is the same in all. Lines have 1,432 bytes: the server's own need fewer than 200 of them, and
+an application's name and a label's value are cut at 200 characters."""
+
 
 def parse_daemon(text: str) -> Bind:
     """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:PATH``.
@@ -101,3 +105,9 @@ class StatsDSettings(Group):
         super().__post_init__()
         if self.tags and self.flavor != "dogstatsd":
             raise ConfigError(f"statsd.tags = {', '.join(self.tags)!r}: needs statsd.flavor = 'dogstatsd'")
+        same = len(",".join((self.prefix, *self.tags)).encode())
+        if same > _SAME_BYTES:
+            raise ConfigError(
+                f"statsd.prefix and statsd.tags take {same:,} bytes of each line: {_SAME_BYTES:,} at most leave room "
+                "for what is sent"
+            )

@@ -67,5 +67,13 @@ def test_tags_are_for_dogstatsd():
     assert "needs statsd.flavor = 'dogstatsd'" in refusal({"statsd": {"tags": ["env:prod"]}})
 
 
+def test_a_prefix_and_tags_leave_room_for_what_is_sent():
+    tags = tuple(f"tag{number:03}:ä{'x' * 90}" for number in range(9))
+    assert StatsDSettings(prefix="x" * 100, tags=tags, flavor="dogstatsd").tags == tags
+    why = "statsd.prefix and statsd.tags take 1,001 bytes of each line: 1,000 at most leave room for what is sent"
+    assert refusal({"statsd": {"prefix": "x" * 101, "tags": list(tags), "flavor": "dogstatsd"}}) == why
+    assert "take 1,001 bytes" in refusal({"statsd": {"prefix": "x" * 1001}})
+
+
 def test_pushing_contradicts_no_metrics():
     assert "contradicts" in refusal({"metrics": {"enabled": False}, "statsd": {"address": "127.0.0.1:8125"}})
