@@ -109,6 +109,10 @@ class Handle(Generic[V]):
     def _misuse(self, rule: str, amount: object) -> str:
         return f"{full_name(self.family)}: {rule}, not {amount!r}"
 
+    def __deepcopy__(self, _memo: object) -> Self:
+        # Some middlewares copy the scope deeply, and what an application keeps in its state with it.
+        return self
+
     def __repr__(self) -> str:
         labels = ", ".join(
             f"{name}={value!r}" for name, value in zip(self.family.labels, self.label_values, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Generic, Never, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Never, NoReturn, Self, TypeVar
 
 from pagi_trio.metrics.naming import full_name
 from pagi_trio.metrics.registry import REGISTRY
@@ -96,6 +96,10 @@ class Labelled(Generic[H]):
 
     def _usage(self) -> str:
         return f".labels({', '.join(f'{label}=...' for label in self.family.labels)})"
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        # Some middlewares copy the scope deeply, and what an application keeps in its state with it.
+        return self
 
     def __repr__(self) -> str:
         return f"<Labelled {full_name(self.family)}({', '.join(self.family.labels)})>"

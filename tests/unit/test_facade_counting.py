@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import math
 import os
@@ -145,6 +146,20 @@ def test_a_handle_is_the_same_for_the_same_labels(metrics):
     paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
     assert paths.labels(path="/", method="GET") is paths.labels(method="GET", path="/")
     assert paths.labels(path="GET", method="/") is not paths.labels(path="/", method="GET")
+
+
+def test_a_deep_copy_is_the_same_also_where_it_has_counted(metrics):
+    """Middlewares that copy the scope deeply copy what the lifespan has put in its state."""
+    hits = metrics.counter("hits_total", "Hits.")
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    with counting() as server:
+        state = {"hits": hits, "paths": paths, "root": paths.labels(path="/")}
+        for _ in range(2):
+            copied = copy.deepcopy(state)
+            assert all(copied[name] is state[name] for name in state)
+            copied["hits"].inc()
+            copied["root"].inc()
+        assert lines(server) == {"shop_hits_total": 2, 'shop_paths_total{path="/"}': 2}
 
 
 def test_values_of_an_enumeration_are_their_text(metrics):
