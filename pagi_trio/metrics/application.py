@@ -11,8 +11,8 @@ the page, and dropped when their process is absorbed: the name starts anew.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
-from math import fsum, isfinite
+from itertools import accumulate, filterfalse
+from math import fsum, isfinite, isnan, nan
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -202,6 +202,11 @@ def _gauge(family: Family, parts: list[Part]) -> Iterator[Sample]:
         yield Sample("", dict(zip(family.labels, labels, strict=True)), choose(*row))
 
 
+def _numbers(values: Iterable[float]) -> Iterator[float]:
+    """Leave out NaN, as Prometheus' own min and max do: nothing is less than it or more, so the order would decide."""
+    return filterfalse(isnan, values)
+
+
 def _gauge_by_slot(family: Family, parts: list[Part]) -> Iterator[Sample]:
     """Yield a gauge's value in each slot; the retired one until the slot's next process has set its own."""
     names = (*family.labels, worker_label(family.labels))
@@ -236,8 +241,8 @@ _SAMPLES: Final[dict[Kind, Callable[[Family, list[Part]], Iterator[Sample]]]] = 
 }
 
 _CHOICES: Final[dict[str, Choose]] = {
-    "min": lambda _, values: min(values),
-    "max": lambda _, values: max(values),
+    "min": lambda _, values: min(_numbers(values), default=nan),
+    "max": lambda _, values: max(_numbers(values), default=nan),
     "sum": lambda _, values: _total(values),
     "mostrecent": lambda stamps, values: max(zip(stamps, values, strict=True))[1],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import fsum, inf
 
 import pytest
@@ -136,6 +137,22 @@ def test_a_gauge_of_several_processes_is_one_by_its_mode(server, mode, living, w
     server.die(3)
     server.die(4)
     assert server.samples("level") == [Sample("", {}, with_dead)]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("values", [(math.nan, 2.0), (2.0, math.nan)])
+def test_what_is_no_number_is_neither_the_least_nor_the_most(server, mode, values):
+    for slot, value in enumerate(values, 1):
+        server.spawn(slot).put(gauge(mode), (), [value])
+    assert server.samples("level") == [Sample("", {}, 2.0)]
+    server.die(1)
+    assert server.samples("level") == [Sample("", {}, 2.0)]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_gauge_that_is_a_number_nowhere_is_none(server, mode):
+    server.spawn(1).put(gauge(mode), (), [math.nan])
+    assert math.isnan(server.value("level"))
 
 
 def test_a_gauge_of_mode_all_has_the_slots_of_the_living_and_the_dead(server):
