@@ -99,7 +99,8 @@ CATALOG: Final[tuple[Metric, ...]] = (
     Metric(
         "pagi_server_connections_by_state",
         "gauge",
-        "Open connections by what they are busy with; the sum over state is pagi_server_connections_active.",
+        "Open connections by what they are busy with, as of the last fold; the sum over state is then "
+        "pagi_server_connections_active.",
         labels=(("state", ("tls", "head", "app", "idle", "websocket", "sse", "http2", "closing")),),
     ),
     Metric(

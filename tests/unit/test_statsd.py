@@ -255,6 +255,20 @@ async def test_a_daemon_that_takes_nothing_is_waited_for_a_moment_and_gets_each_
     assert pair.daemon.counters == {f"many_total.{number}": 3 for number in range(2000)}
 
 
+async def test_of_a_daemon_that_is_always_too_slow_every_series_has_its_turn(path, autojump_clock):
+    with bound(path, socket.AF_UNIX) as sock:
+        pair = Pair(sock)
+        for value in range(1, 100):
+            await pair.fails(many(float(value), 2000), gauge(float(value)))
+            pair.daemon.take_all(sock)
+            if len(pair.daemon.counters) == 2000 and pair.daemon.gauges:
+                break
+        # What fits into its socket is some 30 of 60 datagrams.
+        assert value < 10
+        firsts = [pair.daemon.counters[f"many_total.{number}"] for number in range(2000)]
+        assert min(firsts) >= 1
+
+
 async def test_a_daemon_that_reads_in_between_gets_more_than_its_socket_holds(path):
     with bound(path, socket.AF_UNIX) as sock:
         pair = Pair(sock)

@@ -66,6 +66,8 @@ class StatsD:
         # Whether nobody took what was sent last.
         self._is_doubted = False
         self._too_long = False
+        # The how-many-th sample a push begins with, is at, and has not sent yet.
+        self._first = self._reached = self._next = 0
 
     async def push(self, families: Sequence[FamilySnapshot], *, is_last: bool) -> None:
         """Send what has changed.
@@ -96,6 +98,8 @@ class StatsD:
                 self._link.connect(place)
                 await self._send(families)
             except BlockingIOError:
+                # Where a slow daemon has had enough, the next push goes on, or the last series would never come.
+                self._first = self._next
                 raise
             except OSError:
                 self._take_back()
@@ -104,11 +108,15 @@ class StatsD:
                     raise
             else:
                 self._is_doubted = False
+                self._first = 0
                 return
 
     async def _send(self, families: Sequence[FamilySnapshot]) -> None:
+        self._next = self._first
         for datagram, counted in pack(self._lines(families)):
             await self._link.send(datagram)
+            # That is the one which did not fit into the datagram.
+            self._next = self._reached
             for one in counted:
                 if one is not None:
                     key = one.name, one.labels
@@ -130,18 +138,20 @@ class StatsD:
 
     def _lines(self, families: Sequence[FamilySnapshot]) -> Iterator[tuple[bytes, _Counted | None]]:
         """Yield what there is to say."""
-        for family in families:
-            for sample in family.samples:
-                if family.kind == "gauge":
-                    line, counted = self._writer.gauge(family.name + sample.suffix, sample.labels, sample.value), None
-                elif sample.suffix != "_bucket" or self._has_buckets:
-                    line, counted = self._grown(family.name + sample.suffix, sample)
-                else:
-                    continue
-                if len(line) > DATAGRAM_BYTES:
-                    self._note_too_long(family.name)
-                elif line:
-                    yield line, counted
+        samples = [(family, sample) for family in families for sample in family.samples]
+        for number in range(self._first, self._first + len(samples)):
+            self._reached = number % len(samples)
+            family, sample = samples[self._reached]
+            if family.kind == "gauge":
+                line, counted = self._writer.gauge(family.name + sample.suffix, sample.labels, sample.value), None
+            elif sample.suffix != "_bucket" or self._has_buckets:
+                line, counted = self._grown(family.name + sample.suffix, sample)
+            else:
+                continue
+            if len(line) > DATAGRAM_BYTES:
+                self._note_too_long(family.name)
+            elif line:
+                yield line, counted
 
     def _grown(self, name: str, sample: Sample) -> tuple[bytes, _Counted | None]:
         """Return the line of what a counter has grown by; empty if it has not."""
