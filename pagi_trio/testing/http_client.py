@@ -83,12 +83,9 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def _exchange(self, http: HTTP1, request: httpx.Request, limits: _Limits) -> h11.Response:
         """Send a request, and wait for the head of its response."""
-        with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
-            url = request.url
-            start = h11.Request(method=request.method, target=url.raw_path, headers=request.headers.raw)
         lost: httpx.TransportError | None = None
         try:
-            await self._upload(http, start, request, limits)
+            await self._upload(http, request, limits)
         except httpx.WriteError as error:
             # The server may have answered before it stopped reading.
             lost = error
@@ -103,16 +100,21 @@ class _Transport(httpx.AsyncBaseTransport):
                 if isinstance(event, h11.Response):
                     return event
 
-    async def _upload(self, http: HTTP1, start: h11.Request, request: httpx.Request, limits: _Limits) -> None:
+    async def _upload(self, http: HTTP1, request: httpx.Request, limits: _Limits) -> None:
         assert isinstance(request.stream, httpx.AsyncByteStream)
+        try:
+            start = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+        except h11.LocalProtocolError as error:
+            raise httpx.LocalProtocolError(str(error)) from error
         parts: list[h11.Event] = [start]
         body = aiter(request.stream)
         try:
             async for data in body:
-                parts.append(h11.Data(data=data))
-                with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
-                    await http.send(*parts)
-                parts = []
+                if data:
+                    parts.append(h11.Data(data=data))
+                    with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
+                        await http.send(*parts)
+                    parts = []
         finally:
             # Trio warns of generators that are left to the garbage collector.
             if isinstance(body, AsyncGenerator):
