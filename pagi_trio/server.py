@@ -25,9 +25,9 @@ from pagi_trio.config import Config
 from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.interface import WSGIAdapter, as_asgi
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application.resolution import serving
 from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.metrics.pushing import Pushing, make_exporters
-from pagi_trio.metrics.resolution import serving
 from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.lifespan import Lifespan

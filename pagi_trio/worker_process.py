@@ -27,10 +27,10 @@ from pagi_trio.failure import EXIT_STUCK, explain
 from pagi_trio.import_hook import when_imported
 from pagi_trio.loader import load_app
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application.region import Region
+from pagi_trio.metrics.application.turns import Turns
 from pagi_trio.metrics.meter import Meter, NullMeter
-from pagi_trio.metrics.region import Region
 from pagi_trio.metrics.store import BEAT_S, Store
-from pagi_trio.metrics.turns import Turns
 from pagi_trio.nurseries.control import Control, receive_first
 from pagi_trio.nurseries.sockets import Listener, close_all
 from pagi_trio.process import Watchdog, set_up_logging

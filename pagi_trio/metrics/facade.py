@@ -1,24 +1,24 @@
 """What applications define metrics of their own with.
 
 A definition makes nothing but a name: what is counted is kept by the server that the application runs in, see
-`pagi_trio.metrics.ledger`, and goes wherever that server's own numbers go.
+`pagi_trio.metrics.application.ledger`, and goes wherever that server's own numbers go.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from pagi_trio.metrics import callbacks
-from pagi_trio.metrics.handles import Counter, Gauge, Histogram, Timer
-from pagi_trio.metrics.labelled import Labelled
-from pagi_trio.metrics.naming import DEFAULT_BUCKETS, Workers, check_prefix, describe
-from pagi_trio.metrics.registry import REGISTRY
-from pagi_trio.metrics.resolution import find_server, is_untold
+from pagi_trio.metrics.application import callbacks
+from pagi_trio.metrics.application.handles import Counter, Gauge, Histogram, Timer
+from pagi_trio.metrics.application.labelled import Labelled
+from pagi_trio.metrics.application.naming import DEFAULT_BUCKETS, Workers, check_prefix, describe
+from pagi_trio.metrics.application.registry import REGISTRY
+from pagi_trio.metrics.application.resolution import find_server, is_untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pagi_trio.metrics.region import Family
+    from pagi_trio.metrics.application.region import Family
 
 H = TypeVar("H", Counter, Gauge, Histogram, Timer)
 

@@ -13,7 +13,7 @@ from math import fsum
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

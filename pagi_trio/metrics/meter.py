@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application.region import Region
+from pagi_trio.metrics.application.turns import Turns
 from pagi_trio.metrics.flush import Flush
-from pagi_trio.metrics.region import Region
 from pagi_trio.metrics.store import Store
 from pagi_trio.metrics.tally import EventTally, MessageTally
-from pagi_trio.metrics.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

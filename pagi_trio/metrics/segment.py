@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from pagi_trio.metrics.application.region import REGION_BYTES, RegionReader
 from pagi_trio.metrics.balance import PLACES
-from pagi_trio.metrics.region import REGION_BYTES, RegionReader
 
 if TYPE_CHECKING:
     from pagi_trio.metrics.balance import Balance

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from pagi_trio.metrics import callbacks
-from pagi_trio.metrics.ledger import SERIES_PER_METRIC, Ledger
+from pagi_trio.metrics.application import callbacks
+from pagi_trio.metrics.application.ledger import SERIES_PER_METRIC, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

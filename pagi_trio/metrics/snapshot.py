@@ -7,16 +7,16 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import Sample, aggregate
-from pagi_trio.metrics.application_value import read
+from pagi_trio.metrics.application.aggregation import Sample, aggregate
+from pagi_trio.metrics.application.lookup import read
+from pagi_trio.metrics.application.naming import RESERVED
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import HISTOGRAMS, histogram, part_of
-from pagi_trio.metrics.naming import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pagi_trio.metrics.application import AppFamily, Source
+    from pagi_trio.metrics.application.aggregation import AppFamily, Source
     from pagi_trio.metrics.catalog import Aggregation, Metric
 
 WORKER_LABEL: Final = "worker"

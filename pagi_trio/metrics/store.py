@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import Source, absorb
+from pagi_trio.metrics.application.aggregation import Source, absorb
+from pagi_trio.metrics.application.region import REGION_BYTES, Region
 from pagi_trio.metrics.balance import BALANCES
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import HISTOGRAMS
-from pagi_trio.metrics.region import REGION_BYTES, Region
 from pagi_trio.metrics.segment import DOUBLE_BYTES, HEAD, SEGMENT_BYTES, Segment
 from pagi_trio.metrics.snapshot import Reading, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pagi_trio.metrics.application import Absorbed
+    from pagi_trio.metrics.application.aggregation import Absorbed
 
 BEAT_S: Final = 0.5
 """Between two beats of a worker's event loop: often enough for a stall to show, and nothing in CPU time."""

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as PlainCounter
 
 from pagi_trio.metrics import Metrics
+from pagi_trio.metrics.application.resolution import serving
 from pagi_trio.metrics.exporters.prometheus import render
 from pagi_trio.metrics.meter import Meter
-from pagi_trio.metrics.resolution import serving
 from pagi_trio.metrics.server_metrics import ServerMetrics
 
 TIMES = 5_000

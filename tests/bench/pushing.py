@@ -13,7 +13,7 @@ from contextlib import closing
 import trio
 
 from pagi_trio.bind import Bind
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 from pagi_trio.metrics.push.protocol import FamilySnapshot
 from pagi_trio.metrics.push.statsd import StatsD
 from pagi_trio.metrics.push.statsd_format import DogStatsDWriter, StatsDWriter, Writer

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import trio
 
+from pagi_trio.metrics.application.region import Family, Region
 from pagi_trio.metrics.exporters.prometheus import render
 from pagi_trio.metrics.meter import Meter, introduce
-from pagi_trio.metrics.region import Family, Region
 from pagi_trio.metrics.server_metrics import ServerMetrics
 from pagi_trio.metrics.store import Store
 

@@ -10,9 +10,9 @@ from weakref import WeakValueDictionary
 import pytest
 
 from pagi_trio.metrics import Metrics
+from pagi_trio.metrics.application.registry import REGISTRY
+from pagi_trio.metrics.application.resolution import serving
 from pagi_trio.metrics.meter import Meter
-from pagi_trio.metrics.registry import REGISTRY
-from pagi_trio.metrics.resolution import serving
 from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
 from pagi_trio.metrics.store import Store
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application.region import Family, Region
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import histogram
-from pagi_trio.metrics.region import Family, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
+from pagi_trio.metrics.application.naming import Workers
 from pagi_trio.metrics.catalog import CATALOG
-from pagi_trio.metrics.naming import Workers
 
 from .test_docs import ROOT, blocks, rows
 

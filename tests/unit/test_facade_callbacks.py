@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pagi_trio.metrics import callbacks
+from pagi_trio.metrics.application import callbacks
 
 from .facade import counting, counting_beside, lines, metrics
 

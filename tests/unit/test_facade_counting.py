@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics import Metrics
-from pagi_trio.metrics.resolution import serving
+from pagi_trio.metrics.application.resolution import serving
 
 from .facade import context_of, counting, counting_beside, counting_workers, lines, metrics
 
@@ -106,7 +106,7 @@ def test_a_gauge_of_one_process_is_what_it_was_set_to(metrics, workers, value):
 )
 def test_a_gauge_of_several_workers_is_what_its_definition_says(metrics, monkeypatch, workers, values):
     clock = iter(range(1, 10))
-    monkeypatch.setattr("pagi_trio.metrics.handles.time", lambda: float(next(clock)))
+    monkeypatch.setattr("pagi_trio.metrics.application.handles.time", lambda: float(next(clock)))
     depth = metrics.gauge("depth", "Depth.", workers=workers)
     with counting_workers() as (one, other):
         told = []
@@ -598,8 +598,8 @@ def test_past_the_limit_label_sets_count_together_and_each_is_told_once(metrics,
 
 
 def test_what_is_turned_away_is_remembered_only_so_far(metrics, monkeypatch):
-    monkeypatch.setattr("pagi_trio.metrics.ledger.REMEMBERED", 5)
-    monkeypatch.setattr("pagi_trio.metrics.labelled.HANDLES_MOST", 2)
+    monkeypatch.setattr("pagi_trio.metrics.application.ledger.REMEMBERED", 5)
+    monkeypatch.setattr("pagi_trio.metrics.application.labelled.HANDLES_MOST", 2)
     users = metrics.counter("users_total", "Users.", labels=["user"])
     with counting(series_per_metric=1) as server:
         for number in [*range(4), *range(4), *range(100)]:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics import Metrics
-from pagi_trio.metrics.naming import describe, write_bound
-from pagi_trio.metrics.registry import REGISTRY
+from pagi_trio.metrics.application.naming import describe, write_bound
+from pagi_trio.metrics.application.registry import REGISTRY
 
 from .facade import metrics
 

@@ -16,8 +16,8 @@ RIGHT = """
 from typing import assert_type
 
 from pagi_trio.metrics import Metrics
-from pagi_trio.metrics.handles import Counter, Gauge, Histogram, Timer
-from pagi_trio.metrics.labelled import Labelled
+from pagi_trio.metrics.application.handles import Counter, Gauge, Histogram, Timer
+from pagi_trio.metrics.application.labelled import Labelled
 
 metrics = Metrics(prefix="myapp")
 logins = metrics.counter("logins_total", "Logins.", labels=["method"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pagi_trio.metrics.application import AppFamily, Sample
-from pagi_trio.metrics.application_value import read
-from pagi_trio.metrics.region import Family
+from pagi_trio.metrics.application.aggregation import AppFamily, Sample
+from pagi_trio.metrics.application.lookup import read
+from pagi_trio.metrics.application.region import Family
 
 from .facade import counting, metrics
 

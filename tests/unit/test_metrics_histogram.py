@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 from pagi_trio.metrics.balance import BALANCES, STREAMS, Balance
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import histogram

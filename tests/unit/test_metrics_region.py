@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagi_trio.metrics import region as layout
-from pagi_trio.metrics.region import CELLS, REGION_BYTES, SHARES, TEXT_BYTES, Family, Region, RegionReader
+from pagi_trio.metrics.application import region as layout
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, TEXT_BYTES, Family, Region, RegionReader
 
 COUNTER = Family("hits", "counter", "Hits.", ("path",))
 HISTOGRAM = Family("seconds", "histogram", "How long.", ("path",), bounds=("1.0", "5.0", "+Inf"))
@@ -231,7 +231,7 @@ def test_a_text_that_no_page_can_have_comes_back_as_one_that_it_can(region, read
 
 WRITER = """
 import mmap, sys
-from pagi_trio.metrics.region import CELLS, REGION_BYTES, Family, Region
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, Family, Region
 
 region = Region(memoryview(mmap.mmap(int(sys.argv[1]), REGION_BYTES)))
 print(flush=True)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pagi_trio.metrics.store as store_module
-from pagi_trio.metrics import application, balance, histogram, region, segment
+from pagi_trio.metrics import balance, histogram, segment
+from pagi_trio.metrics.application import aggregation, region
+from pagi_trio.metrics.application.region import Family
 from pagi_trio.metrics.balance import PLACES
-from pagi_trio.metrics.region import Family
 from pagi_trio.metrics.segment import Segment
 from pagi_trio.metrics.store import Store
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.snapshot import Snapshot
 
 # The code that touches the memory.
-FILES = {module.__file__ for module in (store_module, application, balance, histogram, region, segment)}
+FILES = {module.__file__ for module in (store_module, aggregation, balance, histogram, region, segment)}
 
 
 def test_a_reader_that_was_overtaken_reads_again(

@@ -20,9 +20,9 @@ import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.errors import WorkerError
 from pagi_trio.metrics import catalog
+from pagi_trio.metrics.application.region import Family
 from pagi_trio.metrics.balance import PLACES
 from pagi_trio.metrics.catalog import CATALOG, SERIES
-from pagi_trio.metrics.region import Family
 from pagi_trio.metrics.store import BEAT_S, Store
 
 from .stores import ACTIVE, CONNECTIONS, JOBS, OTHER_JOBS, SHUTDOWN, UP, Worker, jobs, lasted, live, of

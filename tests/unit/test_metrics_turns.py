@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from pagi_trio.metrics.region import REGION_BYTES, Region
-from pagi_trio.metrics.turns import Turns
+from pagi_trio.metrics.application.region import REGION_BYTES, Region
+from pagi_trio.metrics.application.turns import Turns
 
 
 @pytest.fixture

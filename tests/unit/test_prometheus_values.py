@@ -19,11 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.samples import Exemplar
 
-from pagi_trio.metrics.application import Source, absorb, aggregate
+from pagi_trio.metrics.application.aggregation import Source, absorb, aggregate
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, Region, RegionReader
+from pagi_trio.metrics.application.turns import Turns
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.region import CELLS, REGION_BYTES, SHARES, Region, RegionReader
-from pagi_trio.metrics.turns import Turns
 
 
 class Worker:
@@ -619,8 +619,8 @@ def test_what_a_process_leaves_is_taken_on_by_the_next():
 COUNTING = """
 import mmap, sys
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.region import REGION_BYTES, Region
-from pagi_trio.metrics.turns import Turns
+from pagi_trio.metrics.application.region import REGION_BYTES, Region
+from pagi_trio.metrics.application.turns import Turns
 
 fd, slot = map(int, sys.argv[1:])
 app = install(Turns(Region(memoryview(mmap.mmap(fd, REGION_BYTES, offset=slot * REGION_BYTES)))))
@@ -683,10 +683,10 @@ def test_processes_that_are_killed_leave_what_they_have_counted():
 
 IN_THE_DEFAULT_REGISTRY = """
 import mmap, os
-from pagi_trio.metrics.application import Source, aggregate
+from pagi_trio.metrics.application.aggregation import Source, aggregate
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.region import REGION_BYTES, Region, RegionReader
-from pagi_trio.metrics.turns import Turns
+from pagi_trio.metrics.application.region import REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.application.turns import Turns
 
 area = memoryview(mmap.mmap(-1, REGION_BYTES))
 app = install(Turns(Region(area)))
@@ -713,8 +713,8 @@ for family in app.collect_unshared(4):
 FORKING_AMID_THREADS = """
 import mmap, os, signal, threading
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.region import REGION_BYTES, Region
-from pagi_trio.metrics.turns import Turns
+from pagi_trio.metrics.application.region import REGION_BYTES, Region
+from pagi_trio.metrics.application.turns import Turns
 
 app = install(Turns(Region(memoryview(mmap.mmap(-1, REGION_BYTES)))))
 

@@ -14,13 +14,13 @@ import trio.testing
 
 from pagi_trio.config_statsd import parse_daemon
 from pagi_trio.errors import PushFailedError
+from pagi_trio.metrics.application.region import Family
 from pagi_trio.metrics.meter import Meter
 from pagi_trio.metrics.push.protocol import families_of
 from pagi_trio.metrics.push.recorder import Recorder
 from pagi_trio.metrics.push.statsd import StatsD
 from pagi_trio.metrics.push.statsd_format import DogStatsDWriter, StatsDWriter
 from pagi_trio.metrics.pushing import Pushing
-from pagi_trio.metrics.region import Family
 from pagi_trio.metrics.server_metrics import ServerMetrics
 from tests.statsd import Daemon, address_of, bound
 from tests.unit.stores import Worker

@@ -12,7 +12,7 @@ import trio.testing
 from pagi_trio.bind import Bind
 from pagi_trio.config_statsd import parse_daemon
 from pagi_trio.errors import PushFailedError
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 from pagi_trio.metrics.push import link
 from pagi_trio.metrics.push.link import Link, Place
 from pagi_trio.metrics.push.protocol import FamilySnapshot

@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram, Summary
 from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
-from pagi_trio.metrics.region import Family
+from pagi_trio.metrics.application.region import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics import MetricWrapperBase
     from prometheus_client.registry import Collector
 
-    from pagi_trio.metrics.region import Kind
+    from pagi_trio.metrics.application.region import Kind
 
 _KINDS: Final[tuple[tuple[type[MetricWrapperBase], Kind], ...]] = (
     (Counter, "counter"),

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import Metric
 
-from pagi_trio.metrics.application import worker_label
+from pagi_trio.metrics.application.aggregation import worker_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from prometheus_client.samples import Sample
 
-    from pagi_trio.metrics.application import AppFamily
+    from pagi_trio.metrics.application.aggregation import AppFamily
 
 
 def to_prometheus(families: Iterable[AppFamily]) -> Iterator[Metric]:

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 from pagi_trio.metrics.catalog import CATALOG
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.processes import PROCESS_METRICS, read_process

@@ -8,7 +8,8 @@ A labelled metric makes its values before it is known where they will hang. So a
 metric is registered, at its first write, or by `AppMetrics.place_pending`; and it is always the registered metric
 that is asked which values it has under these labels.
 
-Nobody waits for placing, see `pagi_trio.metrics.turns`; the application's other metrics take turns with these.
+Nobody waits for placing, see `pagi_trio.metrics.application.turns`; the application's other metrics take turns with
+these.
 
 What a process has counted stays counted: after ``remove``, ``clear`` or ``unregister`` the total keeps it, and a
 value that comes again under the same labels adds to it. A gauge's series is taken off by `AppMetrics.place_pending`.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, REGISTRY, values
 
-from pagi_trio.metrics.app_value import AppValue, GaugeValue
+from pagi_trio.metrics.application.value import AppValue, GaugeValue
 from pagi_trio.metrics.exporters import definitions
 from pagi_trio.metrics.exporters.families import of_worker
 
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
 
-    from pagi_trio.metrics.region import Region
-    from pagi_trio.metrics.turns import Turns
+    from pagi_trio.metrics.application.region import Region
+    from pagi_trio.metrics.application.turns import Turns
 
 _log = logging.getLogger("pagi_trio")
 

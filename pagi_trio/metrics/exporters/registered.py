@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import REGISTRY
 
-from pagi_trio.metrics.application import Sample
+from pagi_trio.metrics.application.aggregation import Sample
 from pagi_trio.metrics.push.protocol import FamilySnapshot
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pagi_trio.metrics.application import Sample
+    from pagi_trio.metrics.application.aggregation import Sample
     from pagi_trio.metrics.snapshot import Snapshot
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "summary"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pagi_trio.bind import Bind
-    from pagi_trio.metrics.application import Sample
+    from pagi_trio.metrics.application.aggregation import Sample
     from pagi_trio.metrics.push.link import Place
     from pagi_trio.metrics.push.protocol import FamilySnapshot
     from pagi_trio.metrics.push.statsd_format import Writer

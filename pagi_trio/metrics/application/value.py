@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from trio.lowlevel import enable_ki_protection
 
-from pagi_trio.metrics.application import REMOVED, WRITTEN
+from pagi_trio.metrics.application.aggregation import REMOVED, WRITTEN
 
 if TYPE_CHECKING:
-    from pagi_trio.metrics.region import Region
+    from pagi_trio.metrics.application.region import Region
 
 
 class Places(Protocol):

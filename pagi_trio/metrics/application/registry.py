@@ -7,13 +7,13 @@ import threading
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from pagi_trio.metrics.naming import full_name, sample_names
+from pagi_trio.metrics.application.naming import full_name, sample_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pagi_trio.metrics.ledger import Bound
-    from pagi_trio.metrics.region import Family
+    from pagi_trio.metrics.application.ledger import Bound
+    from pagi_trio.metrics.application.region import Family
 
 
 class Defined(Protocol):

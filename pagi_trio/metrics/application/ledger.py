@@ -13,15 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from pagi_trio.metrics import catalog
-from pagi_trio.metrics.app_value import AppValue, GaugeValue
-from pagi_trio.metrics.histogram_value import HistogramValue
-from pagi_trio.metrics.naming import full_name
-from pagi_trio.metrics.registry import REGISTRY
+from pagi_trio.metrics.application.histogram_value import HistogramValue
+from pagi_trio.metrics.application.naming import full_name
+from pagi_trio.metrics.application.registry import REGISTRY
+from pagi_trio.metrics.application.value import AppValue, GaugeValue
 
 if TYPE_CHECKING:
+    from pagi_trio.metrics.application.region import Family, Region
+    from pagi_trio.metrics.application.turns import Turns
     from pagi_trio.metrics.meter import Meter
-    from pagi_trio.metrics.region import Family, Region
-    from pagi_trio.metrics.turns import Turns
 
 Value: TypeAlias = AppValue | HistogramValue
 """What counts; a gauge's is a GaugeValue."""

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, ParamSpec, Self, Typ
 
 from trio.lowlevel import enable_ki_protection
 
-from pagi_trio.metrics.app_value import AppValue, GaugeValue
-from pagi_trio.metrics.histogram_value import HistogramValue
-from pagi_trio.metrics.naming import MODES, full_name
-from pagi_trio.metrics.resolution import NOWHERE, RUNNING
+from pagi_trio.metrics.application.histogram_value import HistogramValue
+from pagi_trio.metrics.application.naming import MODES, full_name
+from pagi_trio.metrics.application.resolution import NOWHERE, RUNNING
+from pagi_trio.metrics.application.value import AppValue, GaugeValue
 from pagi_trio.metrics.server_metrics import current_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from pagi_trio.metrics.ledger import Value
-    from pagi_trio.metrics.region import Family
+    from pagi_trio.metrics.application.ledger import Value
+    from pagi_trio.metrics.application.region import Family
 
 P = ParamSpec("P")
 R = TypeVar("R")

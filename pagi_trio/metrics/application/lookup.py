@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pagi_trio.metrics.application import worker_label
+from pagi_trio.metrics.application.aggregation import worker_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pagi_trio.metrics.application import AppFamily
-    from pagi_trio.metrics.region import Family, Kind
+    from pagi_trio.metrics.application.aggregation import AppFamily
+    from pagi_trio.metrics.application.region import Family, Kind
 
 _SUFFIXES: Final[Mapping[Kind, tuple[str, ...]]] = {
     "counter": ("_total",),

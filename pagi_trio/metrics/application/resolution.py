@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from pagi_trio.metrics import callbacks
-from pagi_trio.metrics.registry import REGISTRY
+from pagi_trio.metrics.application import callbacks
+from pagi_trio.metrics.application.registry import REGISTRY
 from pagi_trio.metrics.server_metrics import ServerMetrics, current_metrics
 
 if TYPE_CHECKING:

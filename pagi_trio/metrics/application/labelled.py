@@ -5,17 +5,17 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Generic, Never, NoReturn, Self, TypeVar
 
-from pagi_trio.metrics.naming import full_name
-from pagi_trio.metrics.registry import REGISTRY
-from pagi_trio.metrics.resolution import find_server, is_before_servers
+from pagi_trio.metrics.application.naming import full_name
+from pagi_trio.metrics.application.registry import REGISTRY
+from pagi_trio.metrics.application.resolution import find_server, is_before_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pagi_trio.metrics.app_value import AppValue, GaugeValue
-    from pagi_trio.metrics.handles import Handle
-    from pagi_trio.metrics.histogram_value import HistogramValue
-    from pagi_trio.metrics.region import Family
+    from pagi_trio.metrics.application.handles import Handle
+    from pagi_trio.metrics.application.histogram_value import HistogramValue
+    from pagi_trio.metrics.application.region import Family
+    from pagi_trio.metrics.application.value import AppValue, GaugeValue
 
 H = TypeVar("H", bound="Handle[AppValue] | Handle[GaugeValue] | Handle[HistogramValue]")
 

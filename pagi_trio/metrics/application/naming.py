@@ -9,12 +9,12 @@ import re
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from pagi_trio.metrics.region import Family
+from pagi_trio.metrics.application.region import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pagi_trio.metrics.region import Kind
+    from pagi_trio.metrics.application.region import Kind
 
 Workers: TypeAlias = Literal["sum", "max", "min", "latest", "each"]
 """How a gauge's values in several workers become one: their sum, the largest, the smallest, the one that was set last,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pagi_trio.metrics.region import Region
+    from pagi_trio.metrics.application.region import Region
 
 
 class Turns:

@@ -11,8 +11,8 @@ from trio.lowlevel import enable_ki_protection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pagi_trio.metrics.app_value import Places
-    from pagi_trio.metrics.region import Region
+    from pagi_trio.metrics.application.region import Region
+    from pagi_trio.metrics.application.value import Places
 
 
 class HistogramValue:
