@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from pagi_trio.metrics.application.ledger import Value
+    from pagi_trio.metrics.application.bound import Value
     from pagi_trio.metrics.application.region import Family
 
 P = ParamSpec("P")

@@ -10,7 +10,7 @@ import logging
 import weakref
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application.histogram_value import HistogramValue
@@ -19,12 +19,10 @@ from pagi_trio.metrics.application.registry import REGISTRY
 from pagi_trio.metrics.application.value import AppValue, GaugeValue
 
 if TYPE_CHECKING:
+    from pagi_trio.metrics.application.bound import Bound, Value
     from pagi_trio.metrics.application.region import Family, Region
     from pagi_trio.metrics.application.turns import Turns
     from pagi_trio.metrics.meter import Meter
-
-Value: TypeAlias = AppValue | HistogramValue
-"""What counts; a gauge's is a GaugeValue."""
 
 Meaning: TypeAlias = "tuple[str, str, tuple[str, ...], str, tuple[str, ...]]"
 """All of a definition that makes its numbers different ones."""
@@ -42,24 +40,6 @@ _DROPPED: Final = catalog.index("pagi_metrics_dropped_series_total")
 _LOST: Final = catalog.index("pagi_metrics_errors_total", part="context")
 
 _log = logging.getLogger("pagi_trio")
-
-
-class Bound(Protocol):
-    """A handle: what the application counts with, for one label set.
-
-    Attributes:
-        family: Its metric.
-        label_values: A value for each of the metric's labels.
-    """
-
-    family: Family
-    label_values: tuple[str, ...]
-
-    def keep(self, server: object, value: Value) -> None:
-        """Take what it counts into in a server."""
-
-    def free(self, server: object) -> None:
-        """Forget it again."""
 
 
 class Book:

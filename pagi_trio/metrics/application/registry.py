@@ -12,7 +12,7 @@ from pagi_trio.metrics.application.naming import full_name, sample_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pagi_trio.metrics.application.ledger import Bound
+    from pagi_trio.metrics.application.bound import Bound
     from pagi_trio.metrics.application.region import Family
 
 
