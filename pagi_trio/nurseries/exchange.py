@@ -409,16 +409,24 @@ class HTTPExchange:
                 # Behind a full buffer nobody reads the end, and nobody else would wake who waits for it.
                 self.transport.wake_readers()
             return
-        if not self.disconnected:
-            self._watch()
-            if self.connection.buffer:
-                # Read from under a task that waits for the socket.
-                self.transport.wake_readers()
-            self._discard_ahead()
-            if self.transport.lost:
-                self.disconnect(self.transport.lost)
-        elif trio.current_time() - stream.disconnected_at >= CANCEL_AFTER_S:
-            self.connection.cancel_scope.cancel()
+        if self.disconnected:
+            if trio.current_time() - stream.disconnected_at >= CANCEL_AFTER_S:
+                self.connection.cancel_scope.cancel()
+        elif self.connection.service.draining:
+            # It began after all others had been told.
+            self.shut_down()
+        else:
+            self._watch_stream()
+
+    def _watch_stream(self) -> None:
+        """See whether the client of an event stream has left."""
+        self._watch()
+        if self.connection.buffer:
+            # Read from under a task that waits for the socket.
+            self.transport.wake_readers()
+        self._discard_ahead()
+        if self.transport.lost:
+            self.disconnect(self.transport.lost)
 
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""

@@ -85,6 +85,9 @@ class HTTP1Connection(Connection):
 
     async def _websocket(self, head: Head) -> None:
         session = self.current = WebSocketSession(self, head)
+        if self.service.draining:
+            # It was accepted right before, and nobody has told it since there was no session to tell.
+            session.shut_down()
         try:
             failed = await call(self.service, session.scope(), session)
             linger = await session.finish(failed=failed)
