@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -12,8 +13,30 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.writer import Writer
 
 
-class ActiveScope:
+class _Scope(ABC):
     """Counts something in when entered and out when left, however it ends. Leaving twice is leaving once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __enter__(self) -> Self:
+        """Count it in."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Count out what was counted in."""
+
+
+class ActiveScope(_Scope):
+    """Counts something in and out."""
 
     __slots__ = ("_active", "_entered", "_meter", "_total")
 
@@ -29,14 +52,6 @@ class ActiveScope:
         self._entered = True
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.leave()
-
     def leave(self) -> None:
         """Count out what was counted in."""
         if self._entered:
@@ -44,12 +59,11 @@ class ActiveScope:
             self._meter.add(self._active, -1.0)
 
 
-class TimedScope:
+class TimedScope(_Scope):
     """Counts something in when entered and out when left, and how long that was, in the same moment as its end.
 
     A connection enters it around its nursery; a WebSocket session or an event stream enters it at the moment it
     becomes one, inside the connection's nursery, and leaves it in a ``finally``. Whoever leaves it counts why.
-    Leaving twice is leaving once.
     """
 
     __slots__ = ("_balance", "_meter", "_since")
@@ -67,14 +81,6 @@ class TimedScope:
     def __enter__(self) -> Self:
         self._since = self._meter.begin(self._balance)
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.leave()
 
     def leave(self) -> None:
         """Count out what was counted in."""

@@ -17,13 +17,13 @@ import socket
 import struct
 import sys
 import termios
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from pagi_trio.errors import ClientDisconnected
+from pagi_trio.nurseries.read_buffer import OF_THREAD, READ_BYTES
 from pagi_trio.nurseries.readiness import BUDGET, Readable
 
 if TYPE_CHECKING:
@@ -33,23 +33,6 @@ if TYPE_CHECKING:
 
     Observer: TypeAlias = Callable[[memoryview, bool], None]
     """Told which bytes the kernel took, and whether they were the last of what was queued together."""
-
-READ_BYTES: Final = 65536
-"""Bytes a read asks for; from 4 to 64 KiB there was no difference for small messages, and uploads want the most."""
-
-
-class _OfThread(threading.local):
-    """Where all transports of a thread read into, unless what they read fills it.
-
-    To ask for bytes of its own takes this much from the allocator for each read, and gives most of it back at once:
-    what others put into the gaps kept a quarter of the C heap from ever being used again, and it grew for hours.
-    """
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(READ_BYTES))
-
-
-_OF_THREAD: Final = _OfThread()
 
 WRITE_BYTES: Final = 131072
 """Bytes given to the kernel or to TLS at once, so that a long queue does not keep the loop.
@@ -102,7 +85,7 @@ class Transport(Readable):
         super().__init__(sock, poller)
         self._poller = poller
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
-        self._view = _OF_THREAD.view
+        self._view = OF_THREAD.view
         self._is_bulk = False
         self._send: Callable[[bytes | memoryview], int] = sock.send
         self._after_short_read = self.emptied
