@@ -9,23 +9,24 @@ Source: RFC 6455 sections 5.5 and 7; RFC 7692.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from pagi_trio.errors import AppProtocolError, WebSocketError
 from pagi_trio.metrics.balance import WEBSOCKETS
 from pagi_trio.nurseries.inbox import Inbox
 from pagi_trio.nurseries.keepalive import Keepalive
 from pagi_trio.nurseries.scope import TimedScope
-from pagi_trio.wire.frames import BINARY, CLOSE, PING, TEXT, Decoder, Event, encode
+from pagi_trio.wire.decoder import Decoder
+from pagi_trio.wire.frames import BINARY, CLOSE, PING, TEXT, encode
 from pagi_trio.wire.misuse import as_bytes
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import WebSocketDisconnect, WebSocketReceive, WebSocketSend
     from pagi_trio.nurseries.connection import Connection
     from pagi_trio.nurseries.ending import Ending
+    from pagi_trio.wire.decoder import Event
     from pagi_trio.wire.deflate import DeflateParameters
-
-    DataEvent = tuple[Literal[1], str] | tuple[Literal[2], bytes]
+    from pagi_trio.wire.messages import DataEvent
 
 # What a connection is said to have ended by when its client breaks the protocol or a limit with this close code.
 _REASONS: Final = {1008: "queue_overflow", 1009: "body_too_large"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pagi_trio.nurseries.closes import websocket_closed
 from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.nurseries.service import CLOSING
-from pagi_trio.wire.frames import encode_close
+from pagi_trio.wire.close_frame import encode_close
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import WebSocketDisconnect

@@ -20,7 +20,7 @@ from pagi_trio.nurseries.ending import ABNORMAL, Ending
 from pagi_trio.nurseries.opening import Opening
 from pagi_trio.nurseries.readiness import BUDGET
 from pagi_trio.nurseries.service import WEBSOCKET
-from pagi_trio.wire.frames import REASON_MAX_BYTES, is_sendable_close_code
+from pagi_trio.wire.close_frame import REASON_MAX_BYTES, is_sendable_close_code
 from pagi_trio.wire.misuse import MALFORMED, explain
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What must hold of WebSocket frames and compressed messages: `wire.frames` and `wire.deflate`.
+"""What must hold of WebSocket frames and compressed messages: `wire.decoder`, `wire.frames` and `wire.deflate`.
 
 The other reader and writer is the sans-I/O protocol of websockets.
 """
@@ -15,8 +15,9 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol, Side
 
 from pagi_trio.errors import WebSocketError
+from pagi_trio.wire.decoder import Decoder
 from pagi_trio.wire.deflate import DeflateParameters
-from pagi_trio.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Decoder, encode
+from pagi_trio.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, encode
 from tests.fuzz.cutting import Program, read_alike
 
 LIMITS = (4096, 0, 100, 1000)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pagi_trio.metrics import negotiation
-from pagi_trio.wire import body, deflate, frames, handshake, head, response, sse
+from pagi_trio.wire import body, decoder, deflate, frames, handshake, head, response, sse
 from tests.fuzz import coverage_guided
 from tests.fuzz.targets import TARGETS, Target
 
@@ -135,12 +135,12 @@ def _reader(name: bytes, read: object) -> dict[bytes, object]:
             id="a body that takes nothing",
         ),
         pytest.param(
-            *("frames", frames, "apply_mask", lambda data, mask: bytes(data)),
+            *("frames", decoder, "apply_mask", lambda data, mask: bytes(data)),
             b"\0\0\x81\x82\1\1\1\1ab",
             id="a mask that is not applied",
         ),
         pytest.param(
-            *("frames", frames, "_PLAIN_FIRST_BYTES", frozenset((*frames._PLAIN_FIRST_BYTES, 0x08, 0x09))),
+            *("frames", frames, "_FIRST_BYTES", frozenset((*frames._FIRST_BYTES, 0x08, 0x09))),
             b"\0\0\x09\x80\0\0\0\0",
             id="a fragmented control frame",
         ),

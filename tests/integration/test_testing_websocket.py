@@ -19,7 +19,8 @@ from trio_websocket import (
 from pagi_trio.testing.app_errors import AppErrors
 from pagi_trio.testing.network import Network
 from pagi_trio.testing.websocket_client import WebSocketClient
-from pagi_trio.wire.frames import PING, encode, encode_close
+from pagi_trio.wire.close_frame import encode_close
+from pagi_trio.wire.frames import PING, encode
 from pagi_trio.wire.handshake import accept_key
 
 from .conftest import RawClient, hello, until
