@@ -106,7 +106,8 @@ def test_an_application_that_does_not_end_is_killed_at_the_bound(supervised, pat
 
 
 def test_a_worker_that_was_killed_before_does_not_make_the_end_a_failure(supervised):
-    with supervised("-w", "2", *AT_ONCE) as program:
+    # Those that end by themselves have ten times what they need for it.
+    with supervised("-w", "2", "--graceful-timeout", "0", "--shutdown-timeout", "3") as program:
         url = program.wait_for_url()
         program.wait_ready(2)
         with request(url, "/shielded"):
