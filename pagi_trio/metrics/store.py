@@ -15,7 +15,6 @@ import contextlib
 import mmap
 import os
 import struct
-import threading
 import time
 import zlib
 from typing import TYPE_CHECKING, Final, Self
@@ -121,8 +120,6 @@ class Store:
         # What the owner writes the application's share of retired workers with.
         self._kept: list[Region] = []
         self._last: Reading | None = None
-        # The readers of regions remember what they have read.
-        self._reading = threading.Lock()
 
     def _part(self, number: int) -> memoryview[int]:
         start = _HEADER_BYTES + number * SEGMENT_BYTES
@@ -188,9 +185,11 @@ class Store:
         return absorb(region, dead.reader.read(), slot=number, instance=dead.instance)
 
     def snapshot(self) -> Snapshot:
-        """Read all segments and aggregate each series as the catalog says; from any thread."""
-        with self._reading:
-            return Snapshot(self._read_whole())
+        """Read all segments and aggregate each series as the catalog says; from any thread.
+
+        Without a lock: what interrupts a thread that reads, such as a finalizer or a signal handler, may read as well.
+        """
+        return Snapshot(self._read_whole())
 
     def _read_whole(self) -> Reading:
         for _ in range(_READ_TRIES):
@@ -198,7 +197,7 @@ class Store:
             reading = self._read()
             if self._header[_FLIPS] == flips:
                 self._last = reading
-                break
+                return reading
         return self._last or reading
 
     def _read(self) -> Reading:

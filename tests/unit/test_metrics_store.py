@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+import pagi_trio.metrics.application.region as region_module
 import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.errors import WorkerError
@@ -25,7 +27,20 @@ from pagi_trio.metrics.balance import PLACES
 from pagi_trio.metrics.catalog import CATALOG, SERIES
 from pagi_trio.metrics.store import BEAT_S, Store
 
-from .stores import ACTIVE, CONNECTIONS, JOBS, OTHER_JOBS, SHUTDOWN, UP, Worker, jobs, lasted, live, of
+from .stores import (
+    ACTIVE,
+    CONNECTIONS,
+    JOBS,
+    OTHER_JOBS,
+    SHUTDOWN,
+    UP,
+    Worker,
+    jobs,
+    lasted,
+    live,
+    of,
+    stopping_at_each_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -356,6 +371,32 @@ def test_all_who_share_the_memory_see_the_same(share: Callable[[int], Store], at
         assert (of(snapshot, CONNECTIONS), of(snapshot, ACTIVE)) == (5.0, 0.0)
         assert jobs(snapshot) == {"mail": 3.0}
         assert snapshot.pids == {"parent": os.getpid(), "2": 22}
+
+
+def test_what_interrupts_a_reader_may_read_as_well(share: Callable[[int], Store]) -> None:
+    """As a finalizer or a signal handler of the application does, wherever it comes; with a lock it would wait."""
+    store = share(2)
+    worker = Worker(store, 1, 1).count(1).do_jobs("mail", 1)
+    store.snapshot()
+    worker.do_jobs("mail", 1).do_jobs("fax", 5)
+    Worker(store, 2, 2).do_jobs("mail", 3)
+    told: list[dict[str, float]] = []
+
+    def read() -> None:
+        told.append(jobs(store.snapshot()))
+
+    def read_interrupted() -> None:
+        with stopping_at_each_line({store_module.__file__, region_module.__file__}, read):
+            read()
+
+    # One that waits for itself does so for ever.
+    thread = threading.Thread(target=read_interrupted, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    told.append(jobs(store.snapshot()))
+    assert len(told) > 50
+    assert all(one == {"mail": 5.0, "fax": 5.0} for one in told)
 
 
 def test_a_store_closes_its_file(share: Callable[[int], Store]) -> None:

@@ -290,8 +290,29 @@ class Region:
         return first
 
 
+class _Parsed(NamedTuple):
+    """What a reader has taken in, up to one record's end. Never changed: reading on makes another.
+
+    Attributes:
+        epoch: The region's when its first record was read.
+        end: How many bytes of text that is.
+        cells: How many cells the series have.
+        families: By the place of their record.
+        groups: By name, those that are in force.
+    """
+
+    epoch: int
+    end: int
+    cells: int
+    families: Mapping[int, Family]
+    groups: Mapping[str, Group]
+
+
 class RegionReader:
     """What any process sees of a region. It parses each record once.
+
+    Used from any thread, and by what interrupts a thread, such as a finalizer that reads as well, without a lock: it
+    goes on from what was whole, by one step. Who comes in between may parse the same once more.
 
     Whether the numbers are still those of the same writer is for the caller to know: a region that is emptied
     while it is read gives a mixture.
@@ -300,67 +321,66 @@ class RegionReader:
         area: `REGION_BYTES` of memory, aligned to eight bytes.
     """
 
-    __slots__ = ("_cells", "_epoch", "_families", "_groups", "_octets", "_parsed", "_stamps", "_values", "_words")
+    __slots__ = ("_octets", "_parsed", "_stamps", "_values", "_words")
 
     def __init__(self, area: memoryview[int]) -> None:
         self._octets = area
         self._words, self._values, self._stamps = _views(area)
-        self.restart()
+        self._parsed = self._nothing()
 
-    def restart(self) -> None:
-        """Forget what was parsed. A region emptied by `Region.clear` is noticed without it."""
-        self._epoch = self._words[_EPOCH]
-        self._parsed = 0
-        self._cells = 0
-        self._families: dict[int, Family] = {}
-        self._groups: dict[str, Group] = {}
+    def _nothing(self) -> _Parsed:
+        return _Parsed(self._words[_EPOCH], 0, 0, {}, {})
 
     def read(self) -> Reading:
         """Return all families, series and numbers as they are now."""
-        if self._words[_EPOCH] != self._epoch:
-            self.restart()
+        parsed = self._parsed
+        if self._words[_EPOCH] != parsed.epoch:
+            parsed = self._nothing()
         committed = min(self._words[_COMMITTED], TEXT_BYTES)
-        if committed < self._parsed:
-            self.restart()
-        if committed > self._parsed:
-            self._parse(bytes(self._octets[_TEXT_AT + self._parsed : _TEXT_AT + committed]))
-        cells = self._cells
-        return Reading(self._groups, self._values[:cells].tolist(), self._stamps[:cells].tolist())
+        if committed < parsed.end:
+            parsed = self._nothing()
+        if committed > parsed.end:
+            parsed = _parse(parsed, bytes(self._octets[_TEXT_AT + parsed.end : _TEXT_AT + committed]))
+        self._parsed = parsed
+        cells = parsed.cells
+        return Reading(parsed.groups, self._values[:cells].tolist(), self._stamps[:cells].tolist())
 
     def release(self) -> None:
         """Let go of the memory; any further use raises ValueError."""
         for view in (self._words, self._values, self._stamps, self._octets):
             view.release()
 
-    def _parse(self, text: bytes) -> None:
-        """Take in whole records; one that is not whole yet, and all after it, wait for the next time."""
-        groups = self._groups.copy()
-        fresh: dict[int, list[Series]] = {}
-        at = 0
-        while at + _HEAD.size <= len(text):
-            length, checksum = _HEAD.unpack_from(text, at)
-            payload = text[at + _HEAD.size : at + _HEAD.size + length]
-            # Nothing has the checksum 0 of nothing, which is what untouched memory says.
-            if not length or len(payload) < length or zlib.crc32(payload, self._epoch & _SALT_MASK) != checksum:
-                break
-            number = self._parsed
-            record = _decode(payload)
-            if isinstance(record, Family):
-                self._families[number] = record
-                groups[record.name] = Group(record, number, self._cells)
-                self._cells += 1
-            else:
-                number, labels = record
-                fresh.setdefault(number, []).append(Series(labels, self._cells))
-                self._cells += self._families[number].width
-            at += _HEAD.size + length
-            self._parsed += _HEAD.size + length
-        for number, series in fresh.items():
-            group = groups[self._families[number].name]
-            # A family that another of its name has replaced is gone with its series.
-            if group.number == number:
-                groups[group.family.name] = Group(group.family, number, group.cell, (*group.series, *series))
-        self._groups = groups
+
+def _parse(parsed: _Parsed, text: bytes) -> _Parsed:
+    """Take in whole records; one that is not whole yet, and all after it, wait for the next time."""
+    epoch, end, cells, _, _ = parsed
+    families = dict(parsed.families)
+    groups = dict(parsed.groups)
+    fresh: dict[int, list[Series]] = {}
+    at = 0
+    while at + _HEAD.size <= len(text):
+        length, checksum = _HEAD.unpack_from(text, at)
+        payload = text[at + _HEAD.size : at + _HEAD.size + length]
+        # Nothing has the checksum 0 of nothing, which is what untouched memory says.
+        if not length or len(payload) < length or zlib.crc32(payload, epoch & _SALT_MASK) != checksum:
+            break
+        number = end + at
+        record = _decode(payload)
+        if isinstance(record, Family):
+            families[number] = record
+            groups[record.name] = Group(record, number, cells)
+            cells += 1
+        else:
+            number, labels = record
+            fresh.setdefault(number, []).append(Series(labels, cells))
+            cells += families[number].width
+        at += _HEAD.size + length
+    for number, series in fresh.items():
+        group = groups[families[number].name]
+        # A family that another of its name has replaced is gone with its series.
+        if group.number == number:
+            groups[group.family.name] = Group(group.family, number, group.cell, (*group.series, *series))
+    return _Parsed(epoch, end + at, cells, families, groups)
 
 
 def _views(area: memoryview[int]) -> tuple[memoryview[int], memoryview[float], memoryview[float]]:
