@@ -143,6 +143,14 @@ class Meter:
             self._flush.fold_all()
         return self._store.snapshot()
 
+    def begin_in_child(self) -> None:
+        """Count for oneself alone in a process forked from the one that counts, which has its own copy of what waits.
+
+        It may read the numbers, and so fold, or let go of what it was forked with, connections among it.
+        """
+        self._segment.begin_in_child()
+        self._store.parent.begin_in_child()
+
     async def run(self) -> None:
         """Be the flush task.
 

@@ -6,6 +6,7 @@ Written by plain stores of eight aligned bytes, which no reader ever sees torn (
 from __future__ import annotations
 
 import time
+from array import array
 from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics.application.region import REGION_BYTES, RegionReader
@@ -145,6 +146,11 @@ class Segment:
         """Take over what is in another segment; not to be seen by readers meanwhile."""
         self._head[:] = other._head
         self._values[:] = other._values
+
+    def begin_in_child(self) -> None:
+        """Go on in memory of its own, in a process that was forked from the one whose numbers these are."""
+        self._head = memoryview(array("d", self._head))
+        self._values = memoryview(array("d", self._values))
 
     def release(self) -> None:
         """Let go of the memory; any further use raises ValueError."""

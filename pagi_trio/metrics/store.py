@@ -78,7 +78,7 @@ class Store:
         if shared:
             fd = os.memfd_create("pagi-trio-metrics", os.MFD_CLOEXEC)
             os.ftruncate(fd, size)
-        # Memory without a file is shared by nobody.
+        # Memory without a file is shared by nobody but forks, which let go of it.
         self._map(fd, size)
         self._is_shared = shared
         if shared:

@@ -19,12 +19,17 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagi_trio.metrics import Metrics
+from pagi_trio.metrics import Metrics, catalog
 from pagi_trio.metrics.application.resolution import serving
+from pagi_trio.metrics.balance import CONNECTIONS
+from pagi_trio.metrics.meter import Meter
+from pagi_trio.metrics.server_metrics import ServerMetrics
 
 from .facade import context_of, counting, counting_beside, counting_workers, lines, metrics
 
 __all__ = ["metrics"]
+
+WORKERS = catalog.index("pagi_server_workers_active")
 
 THREADS = 8
 TIMES = 2_000
@@ -683,6 +688,28 @@ def test_a_forked_process_counts_on_no_page(metrics):
         assert told["shop_hits_total"] == 2
         assert told["shop_size_sum"] == 1
         assert 'shop_paths_total{path="/"}' not in told
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_that_reads_the_numbers_or_leaves_what_is_open_changes_none(share):
+    """It has a copy of the counts that wait, and folds it; unwound, it leaves the connections of its parent."""
+    store = share(1)
+    store.slot(1).occupy(1)
+    for meter in (Meter.create(), Meter(store, 1, is_owner=False)):
+        server = ServerMetrics(meter)
+        with serving(server):
+            meter.websocket.sent.append(10)
+            meter.websocket.mark()
+
+            def child(server=server):
+                server.meter.add(CONNECTIONS.active, -1)
+                server.meter.owner.add(WORKERS)
+                return server.value("pagi_websocket_messages_sent_total") == 1
+
+            assert in_a_child(child)
+            assert server.value("pagi_websocket_messages_sent_total") == 1
+            assert server.value("pagi_server_connections_active") == 0
+            assert server.value("pagi_server_workers_active") == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -74,6 +74,7 @@ class Running:
         """Count nothing in a process that was forked: it shares the memory, and no page shows it."""
         self._lock = threading.RLock()
         for server in self.servers:
+            server.meter.begin_in_child()
             server.ledger.close_in_child()
             callbacks.drop_in_child(server)
         self._become(())
