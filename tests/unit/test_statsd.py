@@ -119,6 +119,49 @@ async def test_a_counter_that_is_less_has_begun_anew(pair):
     assert pair.daemon.counters == {"jobs_total": 5 + 2 + 1}
 
 
+async def test_the_sum_of_a_histogram_that_is_defined_anew_begins_anew_with_its_count(pair):
+    await pair.push(histogram(5, 5, total=9.5))
+    await pair.push(histogram(1, 1, total=1.5))
+    assert pair.daemon.counters["seconds_count"] == 5 + 1
+    assert pair.daemon.counters["seconds_sum"] == 9.5 + 1.5
+
+
+async def test_a_sum_that_begins_anew_and_nobody_takes_is_sent_once_more():
+    with bound() as sock:
+        pair = Pair(sock)
+        address = sock.getsockname()
+        await pair.push(histogram(5, 5, total=9.5))
+    assert "refused" in await pair.fails(histogram(1, 1, total=1.5))
+    with bound(address) as pair.sock:
+        await pair.push(histogram(2, 2, total=3.5))
+    assert pair.daemon.counters["seconds_count"] == 5 + 2
+    assert pair.daemon.counters["seconds_sum"] == 9.5 + 3.5
+
+
+async def test_a_quantile_of_a_summary_is_a_gauge(pair):
+    for value in (0.5, 0.25):
+        samples = Sample("", {"quantile": "0.9"}, value), Sample("_count", {}, 7.0), Sample("_sum", {}, 3.5)
+        await pair.push(FamilySnapshot("seconds", "summary", "", "", (), samples))
+    assert pair.daemon.counters == {"seconds_count": 7, "seconds_sum": 3.5}
+    assert pair.daemon.gauges == {"seconds.0_9": 0.25}
+
+
+async def test_counters_that_are_gone_are_not_kept_for_ever(pair):
+    for user in range(50):
+        await pair.push(counter(1.0), counter(2.0, "users", user=str(user)))
+    assert pair.daemon.counters["jobs_total"] == 1
+    assert len(pair.exporter._sent) < 6
+
+
+async def test_counters_that_are_missing_for_a_while_go_on_from_where_they_were(pair):
+    """As those of a registry of which a collector fails, or one of a collector's that was not to be had."""
+    await pair.push(counter(1.0), many(1.0))
+    await pair.push(counter(1.0))
+    await pair.push(counter(2.0), FamilySnapshot("many", "counter", "", "", ("n",), many(1.0).samples[:300]))
+    await pair.push(counter(3.0), many(2.0))
+    assert pair.daemon.counters == {"jobs_total": 3} | {f"many_total.{n}": 2 for n in range(500)}
+
+
 async def test_a_histogram_is_a_counter_for_each_bucket_its_count_and_its_sum(pair):
     await pair.push(histogram(1, 2, 4, total=7.5))
     await pair.push(histogram(1, 3, 6, total=5.5))

@@ -34,12 +34,13 @@ class FamilySnapshot:
 
     Attributes:
         name: As the samples have it, without their suffix (a counter's without ``_total``).
-        kind: Its type; a summary has only a count and a sum.
+        kind: Its type.
         help: One or two sentences.
         unit: What one is, if that is known.
         labels: Label names, without a histogram's ``le``.
         samples: ``_total`` for a counter; ``_bucket`` (cumulative, with ``le``), ``_count`` and ``_sum`` for a
-            histogram, which has no sum where observations may be negative.
+            histogram, which has no sum where observations may be negative; ``_count`` and ``_sum`` for a summary, and
+            where a collector of the application has quantiles, these without a suffix.
     """
 
     name: str

@@ -8,7 +8,7 @@ lost on the way, nobody says.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from pagi_trio.metrics.push.statsd_format import Writer
 
 _log = logging.getLogger("pagi_trio")
+
+
+_Key: TypeAlias = "tuple[str, tuple[tuple[str, str], ...]]"
+"""A counter's name and labels."""
+
+_SUFFIXES: Final = ("", "_total", "_bucket", "_count", "_sum")
+"""What the names of a family's samples end in."""
 
 
 class _Counted(NamedTuple):
@@ -60,9 +67,9 @@ class StatsD:
         self._link = Link(daemon) if link is None else link
         self._writer = writer
         self._has_buckets = has_buckets
-        self._sent: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._sent: dict[_Key, float] = {}
         # What the last push has replaced in it.
-        self._before: dict[tuple[str, tuple[tuple[str, str], ...]], float | None] = {}
+        self._before: dict[_Key, float | None] = {}
         # Whether nobody took what was sent last.
         self._is_doubted = False
         self._too_long = False
@@ -109,6 +116,7 @@ class StatsD:
             else:
                 self._is_doubted = False
                 self._first = 0
+                self._forget_gone(families)
                 return
 
     async def _send(self, families: Sequence[FamilySnapshot]) -> None:
@@ -136,16 +144,30 @@ class StatsD:
                 self._sent[key] = value
         self._before.clear()
 
+    def _forget_gone(self, families: Sequence[FamilySnapshot]) -> None:
+        """Let go of counters that the application has removed, once they are the most of what is kept.
+
+        Not before: one that is missing for a while goes on from where it was. Nor where the whole family is missing,
+        as when a collector fails.
+        """
+        if len(self._sent) > 2 * sum(len(family.samples) for family in families):
+            names = {family.name + suffix for family in families for suffix in _SUFFIXES}
+            there = {
+                (family.name + one.suffix, tuple(one.labels.items())) for family in families for one in family.samples
+            }
+            self._sent = {key: value for key, value in self._sent.items() if key in there or key[0] not in names}
+
     def _lines(self, families: Sequence[FamilySnapshot]) -> Iterator[tuple[bytes, _Counted | None]]:
         """Yield what there is to say."""
         samples = [(family, sample) for family in families for sample in family.samples]
         for number in range(self._first, self._first + len(samples)):
             self._reached = number % len(samples)
             family, sample = samples[self._reached]
-            if family.kind == "gauge":
+            # What a summary has beside its count and its sum, are quantiles.
+            if family.kind == "gauge" or (family.kind == "summary" and not sample.suffix):
                 line, counted = self._writer.gauge(family.name + sample.suffix, sample.labels, sample.value), None
             elif sample.suffix != "_bucket" or self._has_buckets:
-                line, counted = self._grown(family.name + sample.suffix, sample)
+                line, counted = self._grown(family.name, sample)
             else:
                 continue
             if len(line) > DATAGRAM_BYTES:
@@ -153,8 +175,9 @@ class StatsD:
             elif line:
                 yield line, counted
 
-    def _grown(self, name: str, sample: Sample) -> tuple[bytes, _Counted | None]:
+    def _grown(self, family: str, sample: Sample) -> tuple[bytes, _Counted | None]:
         """Return the line of what a counter has grown by; empty if it has not."""
+        name = family + sample.suffix
         labels = tuple(sample.labels.items())
         sent = self._sent.get((name, labels))
         increment = sample.value - (sent or 0.0)
@@ -163,6 +186,9 @@ class StatsD:
         if increment < 0 and sample.suffix != "_sum":
             # The application has defined it anew.
             increment = sample.value
+            if sample.suffix == "_count":
+                # The sum comes behind it, and may itself go down at any time.
+                self._sent.pop((f"{family}_sum", labels), None)
         return self._writer.counter(name, sample.labels, increment), _Counted(name, labels, sample.value)
 
     def _note_too_long(self, name: str) -> None:
