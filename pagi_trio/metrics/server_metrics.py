@@ -42,9 +42,10 @@ class ServerMetrics:
             serves by itself, and has all in its registry.
         rendering: Held while a page is written. One at a time: each takes turns of the loop of a millisecond, and of
             hundreds at once everybody else would wait for all between two turns of their own.
+        unwritable: The families that a page had to do without; their failure has been logged.
     """
 
-    __slots__ = ("_is_updating", "ledger", "local", "meter", "rendering")
+    __slots__ = ("_is_updating", "ledger", "local", "meter", "rendering", "unwritable")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class ServerMetrics:
         self.meter = meter
         self.local = local
         self.rendering = trio.Lock()
+        self.unwritable: set[str] = set()
         self.ledger = Ledger(meter.turns, series_per_metric)
         self._is_updating = False
         meter.sample(self._sample)

@@ -107,6 +107,7 @@ def test_other_wrong_definitions_are_refused_by_name(metrics):
         lambda: gauge("a", "A.", workers="all"),
     )
     refuse(TypeError, "shop_a: its description must be text, not ['b']", lambda: gauge("a", ["b"]))
+    refuse(TypeError, "shop_a_5: its unit must be text, not 5", lambda: gauge("a_5", "A.", unit=5))
     refuse(
         ValueError,
         "shop_a: workers=['sum']: must be one of sum, max, min, latest, each",

@@ -159,6 +159,27 @@ def test_a_family_of_the_apps_that_repeats_a_sample_name_of_ours_is_left_out(
     assert "\npagi_sse_events_sent_total 0.0\n" in page(metrics)
 
 
+@pytest.mark.parametrize("value", ["many", [1]])
+def test_a_family_that_cannot_be_written_costs_itself_alone_and_is_logged_once(
+    metrics: ServerMetrics, register: Register, caplog: pytest.LogCaptureFixture, value: float
+) -> None:
+    class Careless:
+        def collect(self) -> Iterator[GaugeMetricFamily]:
+            depth = GaugeMetricFamily("app_depth", "What is no number.")
+            depth.add_sample("app_depth", {}, value)
+            yield depth
+            yield GaugeMetricFamily("app_width", "One behind it.", value=2)
+
+    register(Careless())
+    for openmetrics in (False, True):
+        text = page(metrics, openmetrics=openmetrics)
+        assert "app_depth" not in text
+        assert "\napp_width 2.0\n" in text
+    assert metrics.value("pagi_metrics_errors_total", part="render") == 2
+    [record] = caplog.records
+    assert record.getMessage().startswith("the metric app_depth cannot be written, and is left out: ")
+
+
 def test_rendering_registers_nothing(metrics: ServerMetrics) -> None:
     page(metrics)
     assert not any(family.name.startswith("pagi_") for family in REGISTRY.collect())

@@ -115,6 +115,8 @@ def _check_name(kind: Kind, name: str, unit: str) -> None:
         raise ValueError(f"{name!r} is no name of a metric: it has letters, digits, _ and :, no digit first")
     if name.startswith(RESERVED):
         raise ValueError(f"{name}: names that begin with {RESERVED} are the server's own")
+    if not isinstance(unit, str):
+        raise TypeError(f"{name}: its unit must be text, not {unit!r}")
     base = name.removesuffix("_total")
     if (kind == "counter") != (base != name):
         rule = "a counter's name must" if kind == "counter" else "only a counter's name may"

@@ -127,10 +127,12 @@ def render(metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
             seen |= names
             try:
                 yield _write_openmetrics(family) if openmetrics else generate_latest(_One(_without_created(family)))
-            except ValueError as error:
-                # As of a label that is no Unicode. One family must not cost the page, or the server's own would go.
+            except Exception as error:  # noqa: BLE001 - as of a label that is no Unicode, or a value that is no number
+                # One family must not cost the page, or the server's own would go.
                 metrics.meter.add(_ERRORS)
-                _log.error("the metric %s cannot be written, and is left out: %s", family.name, error)
+                if family.name not in metrics.unwritable:
+                    metrics.unwritable.add(family.name)
+                    _log.error("the metric %s cannot be written, and is left out: %s", family.name, error)
     if openmetrics:
         yield b"# EOF\n"
 
