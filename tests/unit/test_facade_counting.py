@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import threading
+import time
 import weakref
 from decimal import Decimal
 from enum import Enum
@@ -111,7 +112,7 @@ def test_a_gauge_of_one_process_is_what_it_was_set_to(metrics, workers, value):
 )
 def test_a_gauge_of_several_workers_is_what_its_definition_says(metrics, monkeypatch, workers, values):
     clock = iter(range(1, 10))
-    monkeypatch.setattr("pagi_trio.metrics.application.handles.time", lambda: float(next(clock)))
+    monkeypatch.setattr("pagi_trio.metrics.application.handles.monotonic", lambda: float(next(clock)))
     depth = metrics.gauge("depth", "Depth.", workers=workers)
     with counting_workers() as (one, other):
         told = []
@@ -122,6 +123,18 @@ def test_a_gauge_of_several_workers_is_what_its_definition_says(metrics, monkeyp
         if workers == "latest":
             context_of(other).run(depth.inc)
             assert lines(one)["shop_depth"] == 4
+
+
+def test_the_latest_of_several_workers_does_not_change_where_the_wall_clock_is_set_back(metrics, monkeypatch):
+    wall = iter((1000.0, 10.0))
+    monkeypatch.setattr(time, "time", lambda: next(wall, 10.0))
+    # Functions that were imported by name have not been patched.
+    monkeypatch.setattr("pagi_trio.metrics.application.handles.time", time.time, raising=False)
+    depth = metrics.gauge("depth", "Depth.", workers="latest")
+    with counting_workers() as (one, other):
+        context_of(one).run(depth.set, 1)
+        context_of(other).run(depth.set, 2)
+        assert lines(one)["shop_depth"] == 2
 
 
 def test_two_workers_add_up_counters_and_histograms(metrics):

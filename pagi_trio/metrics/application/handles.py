@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from math import inf
-from time import perf_counter, time
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from trio.lowlevel import enable_ki_protection
@@ -173,6 +173,7 @@ class Gauge(Handle[GaugeValue]):
 
     def __init__(self, family: Family, label_values: tuple[str, ...] = (), metric: object = None) -> None:
         super().__init__(family, label_values, metric)
+        # By the clock that all processes of the machine share, and nobody sets back.
         self._is_timed = family.mode == MODES["latest"]
 
     def set(self, value: float) -> None:
@@ -185,7 +186,7 @@ class Gauge(Handle[GaugeValue]):
             value = self._read(value, "a gauge is set to a number")
         number = self._find()
         if number is not None:
-            number.set(value, time() if self._is_timed else None)
+            number.set(value, monotonic() if self._is_timed else None)
 
     def inc(self, amount: float = 1.0) -> None:
         """Add to it.
@@ -197,7 +198,7 @@ class Gauge(Handle[GaugeValue]):
             amount = self._read(amount, "a gauge goes up by a number")
         number = self._find()
         if number is not None:
-            number.inc(amount, time() if self._is_timed else None)
+            number.inc(amount, monotonic() if self._is_timed else None)
 
     def dec(self, amount: float = 1.0) -> None:
         """Take from it.
