@@ -416,7 +416,17 @@ class HTTPExchange:
             # It began after all others had been told.
             self.shut_down()
         else:
+            self._open_stream()
             self._watch_stream()
+
+    def _open_stream(self) -> None:
+        """Send the head of an event stream that has no event yet: its client waits for it, maybe to make one.
+
+        Not at once, so that an application that fails before its first event is answered with a 500.
+        """
+        if self.suspended and not self._has_answered:
+            head, _ = self._frame({"type": "http.response.body", "body": b"", "more_body": True})
+            self.transport.post(head)
 
     def _watch_stream(self) -> None:
         """See whether the client of an event stream has left."""

@@ -283,6 +283,36 @@ async def test_the_rest_of_a_cancelled_send_still_counts_when_it_leaves(pagi_ser
 # While it is open
 
 
+async def test_a_stream_opens_though_its_first_event_is_long_in_coming(pagi_client, autojump_clock):
+    begun = trio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/begin":
+            begun.set()
+            await respond(send)
+            return
+        await start_stream(send)
+        await begun.wait()
+        await send_part(send, EVENT, more=False)
+
+    client = await pagi_client(app, lifespan="off")
+    with trio.fail_after(1):
+        async with client.sse() as events:
+            await client.get("/begin")
+            assert [event.data async for event in events] == ["x"]
+    assert counted(client) == (1, 1, len(EVENT))
+
+
+async def test_an_app_that_fails_before_its_stream_has_opened_is_answered_with_500(pagi_client, autojump_clock):
+    async def app(scope, receive, send):
+        await start_stream(send)
+        await trio.lowlevel.checkpoint()
+        raise ValueError
+
+    client = await pagi_client(app, lifespan="off", raise_app_exceptions=False)
+    assert (await client.get("/")).status_code == 500
+
+
 async def test_gauge_and_state_follow_a_stream_and_the_connection_stays_after_it(pagi_serve, raw):
     more = trio.Event()
 
