@@ -100,6 +100,26 @@ async def test_an_error_is_a_500_and_the_connection_goes_on(pagi_serve, app, cap
     assert server.metrics.value("pagi_server_connections_total") == 1
 
 
+async def test_errors_are_raised_in_the_test_where_the_application_propagates_them(pagi_client, app):
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+
+    @app.get("/error")
+    async def error():
+        raise ValueError("of the request")
+
+    @app.websocket("/error")
+    async def websocket_error():
+        await websocket.accept()
+        raise ValueError("of the WebSocket")
+
+    client = await pagi_client(app)
+    with pytest.raises(ValueError, match="of the request"):
+        await client.get("/error")
+    with pytest.raises(ValueError, match="of the WebSocket"):
+        async with client.websocket("/error"):
+            pass
+
+
 async def test_a_client_that_leaves_cancels_the_handler(pagi_serve, app, raw):
     handling, cancelled = trio.Event(), trio.Event()
 
