@@ -154,11 +154,7 @@ def handle_error(
     Returns:
         The cancellation in it, which must go on; else None.
     """
-    cancelled: BaseException | None = None
-    rest: BaseException | None = error
-    # Else it was kept from a scope that has ended: to pass it on would end the whole server.
-    if trio.current_effective_deadline() == -math.inf:
-        cancelled, rest = _split(error, lambda part: isinstance(part, trio.Cancelled))
+    cancelled, rest = part_cancellation(error)
     interrupted, rest = _split(rest, lambda part: isinstance(part, KeyboardInterrupt))
     if interrupted is not None:
         service.interrupt()
@@ -168,6 +164,17 @@ def handle_error(
         # SystemExit included: an application does not end the server.
         service.app_failed(kind, what, rest)
     return cancelled
+
+
+def part_cancellation(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Part what came out of an application into the cancellation, which must go on, and the rest.
+
+    A nursery of the application's wraps it into a group of its own.
+    """
+    if trio.current_effective_deadline() == -math.inf:
+        return _split(error, lambda part: isinstance(part, trio.Cancelled))
+    # One that is not of now was kept from a scope that has ended: to pass it on would end the whole server.
+    return None, error
 
 
 # How frameworks pass on a disconnect that an endpoint did not expect: Starlette and what is built on it, and Quart from

@@ -19,7 +19,7 @@ from pagi_trio.asgi import LIFESPAN_VERSIONS
 from pagi_trio.errors import AppProtocolError, LifespanFailedError
 from pagi_trio.foreign_loop import ADVICE, needs_asyncio, speaks_of_asyncio
 from pagi_trio.metrics import catalog
-from pagi_trio.nurseries.call import handle_error
+from pagi_trio.nurseries.call import handle_error, part_cancellation
 from pagi_trio.nurseries.phase import Phase
 from pagi_trio.nurseries.service import log
 from pagi_trio.wire.misuse import MALFORMED, explain
@@ -154,10 +154,12 @@ class Lifespan:
         with self._scope:
             try:
                 await _unprotected(service, scope, self)
-            except trio.Cancelled:
-                raise
             except BaseException as error:  # noqa: BLE001 - whatever an application raises ends here
-                self._failed(error)
+                cancelled, rest = part_cancellation(error)
+                if rest is not None:
+                    self._failed(rest)
+                if cancelled is not None:
+                    raise cancelled from None
         self._ended()
 
     def _failed(self, error: BaseException) -> None:
@@ -165,7 +167,8 @@ class Lifespan:
         if self._state in (_State.NEW, _State.STARTING):
             self._message = f"{type(error).__name__}: {error}"
             self._error = error
-            if self._mode == "on" or _is_interrupt(error) or needs_asyncio(error):
+            is_told = self._mode == "on" or self._scope.cancel_called
+            if is_told or _is_interrupt(error) or needs_asyncio(error):
                 handle_error(self._service, "lifespan", "its lifespan", error)
             else:
                 log.info("the application has no lifespan, and is served without (%s)", self._message.rstrip(": "))

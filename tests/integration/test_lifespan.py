@@ -71,6 +71,13 @@ async def hangs_without_receive(scope, receive, send):
     await trio.sleep_forever()
 
 
+async def hangs_in_a_nursery(scope, receive, send):
+    await receive()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await trio.sleep_forever()
+
+
 async def answers_out_of_order(scope, receive, send):
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
@@ -226,7 +233,7 @@ async def test_a_refusal_leaves_no_file_open_and_no_task(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
-@pytest.mark.parametrize("hang", [hangs, hangs_without_receive])
+@pytest.mark.parametrize("hang", [hangs, hangs_without_receive, hangs_in_a_nursery])
 async def test_a_startup_that_hangs_fails_after_its_timeout(autojump_clock, caplog, hang, mode):
     ended = []
 
@@ -246,6 +253,27 @@ async def test_a_startup_that_hangs_fails_after_its_timeout(autojump_clock, capl
     assert [r.getMessage() for r in caplog.records if "lifespan startup" in r.getMessage()] == [
         "lifespan startup failed in 30.000 s"
     ]
+
+
+@pytest.mark.parametrize("hang", [hangs, hangs_without_receive, hangs_in_a_nursery])
+async def test_a_start_that_is_stopped_is_not_told_as_an_application_without_a_lifespan(autojump_clock, caplog, hang):
+    caplog.set_level("INFO")
+    with trio.move_on_after(1):
+        await start_and_fail(with_lifespan(hang)[0])
+    assert caplog.messages == ["lifespan startup cancelled in 1.000 s"]
+
+
+async def test_what_an_application_raises_when_its_start_is_stopped_is_an_error_of_its_own(autojump_clock, caplog):
+    async def lifespan(scope, receive, send):
+        try:
+            await hangs_in_a_nursery(scope, receive, send)
+        finally:
+            raise ValueError("the reason")
+
+    caplog.set_level("INFO")
+    with trio.move_on_after(1):
+        await start_and_fail(with_lifespan(lifespan)[0])
+    assert caplog.messages == ["lifespan startup cancelled in 1.000 s", "application failed in its lifespan"]
 
 
 async def test_nothing_is_answered_before_startup_is_complete(raw):
@@ -453,13 +481,14 @@ async def test_returning_at_shutdown_without_an_answer_is_a_shutdown(caplog):
 # Several times, since the application is cancelled and the wait for it ends in the same turn of Trio's loop, in
 # an order that Trio shuffles.
 @pytest.mark.parametrize("_time", range(8))
-async def test_a_shutdown_that_hangs_is_cancelled_after_its_timeout(autojump_clock, caplog, _time):
+@pytest.mark.parametrize("hang", [hangs, hangs_in_a_nursery])
+async def test_a_shutdown_that_hangs_is_cancelled_after_its_timeout(autojump_clock, caplog, hang, _time):
     ended = []
 
     async def lifespan(scope, receive, send):
         await complete(receive, send, "startup")
         try:
-            await hangs(scope, receive, send)
+            await hang(scope, receive, send)
         finally:
             ended.append(True)
 
