@@ -37,24 +37,35 @@ class Watchdog:
 
     def __init__(self, config: Config) -> None:
         self._bound_s = config.timeouts.graceful_s + config.timeouts.shutdown_s + SLACK_S
-        self._timer = threading.Timer(self._bound_s, self._give_up)
+        # The settings allow more than a thread can wait.
+        self._timer = threading.Timer(min(self._bound_s, threading.TIMEOUT_MAX), self._give_up)
         self._timer.daemon = True
         self._once = threading.Lock()
+        self._is_released = False
 
     def start(self) -> None:
         """Begin to count; calling this again changes nothing, be it by a signal that comes in the middle."""
         if self._once.acquire(blocking=False):
-            self._timer.start()
+            # Where there are no threads left, a stop without a bound is better than none.
+            with suppress(RuntimeError):
+                self._timer.start()
 
-    def cancel(self) -> None:
-        """Let the process live."""
-        self._timer.cancel()
+    def release(self) -> None:
+        """Let the process live for as long as its main thread goes on.
+
+        Once that has ended, Python waits for all other threads, and for what is to be done at exit.
+        """
+        self._is_released = True
 
     def _give_up(self) -> None:
+        if self._is_released and threading.main_thread().is_alive():
+            return
         # By another thread: standard error may be a pipe that nobody reads.
         say = threading.Thread(target=self._say, daemon=True)
-        say.start()
-        say.join(_LAST_WORDS_S)
+        # Python 3.12 starts no thread any more once it waits for the others to end.
+        with suppress(RuntimeError):
+            say.start()
+            say.join(_LAST_WORDS_S)
         os._exit(EXIT_STUCK)
 
     def _say(self) -> None:
@@ -82,12 +93,19 @@ class Signals:
 
     def __enter__(self) -> Self:
         self._previous = {one: signal.signal(one, self._take) for one in (signal.SIGTERM, signal.SIGINT)}
+        # Or a signal that is to end a process that the application has forked would not.
+        os.register_at_fork(after_in_child=self._give_back)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watchdog.cancel()
+        self._watchdog.release()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Have the signals do what they did before."""
         for one, handler in self._previous.items():
             signal.signal(one, handler)
+        self._previous.clear()
 
     def started(self, handle: Handle | None = None) -> None:
         """Take the running server's handle, as a task status does."""

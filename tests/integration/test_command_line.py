@@ -29,7 +29,7 @@ from tests.integration.command import (
 )
 
 APP = """
-import sys, trio
+import os, signal, sys, threading, time, trio
 
 # What is gated goes on once a line comes on standard input.
 
@@ -58,6 +58,19 @@ async def app(scope, receive, send):
         say("app: busy")
         while True:
             pass
+    if scope["path"] == "/thread":
+        threading.Thread(target=threading.Event().wait).start()
+    if scope["path"] == "/fork":
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            os.write(writable, b"Python is ready for signals")
+            while True:
+                time.sleep(1000)
+        os.read(readable, 1)
+        os.kill(child, signal.SIGTERM)
+        say(f"app: it ended by {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
     if scope["path"] == "/forever":
         say("app: forever")
         await trio.sleep_forever()
@@ -142,6 +155,21 @@ def test_an_application_that_cannot_be_cancelled_is_left_behind_at_the_bound(cli
             assert read_to_end(sock) == b""
         assert program.finish() == (1, "")
     assert "did not end within 1 s" in program.errors[-1]
+
+
+def test_a_thread_that_python_waits_for_is_left_behind_at_the_bound(cli):
+    with cli("cmd_app", *TCP, "--graceful-timeout", "0", "--shutdown-timeout", "0") as program:
+        assert get(f"{program.wait_for_url()}/thread") == "hello"
+        program.send_signal(signal.SIGTERM)
+        assert program.finish() == (1, "")
+
+
+def test_what_the_application_forks_ends_by_sigterm(cli):
+    with cli("cmd_app", *TCP) as program:
+        assert get(f"{program.wait_for_url()}/fork") == "hello"
+        assert program.wait_for("app: it ended by") == f"app: it ended by {-signal.SIGTERM}"
+        program.send_signal(signal.SIGTERM)
+        assert program.finish() == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

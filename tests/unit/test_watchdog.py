@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 
 import pytest
 
+from pagi_trio.config import Config
 from pagi_trio.failure import EXIT_STUCK
+from pagi_trio.process import Watchdog
 
 LIMIT_S = 10
 
@@ -58,3 +61,23 @@ def test_the_process_ends_in_time_though_nobody_reads_its_standard_error(is_full
         finally:
             process.kill()
         assert is_full or b"did not end within 0 s" in said.read()
+
+
+def test_a_bound_longer_than_a_thread_can_wait_is_as_long_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    watchdog = Watchdog(Config().replace(**{"timeouts.graceful_s": 1e15}))
+    watchdog.start()
+    watchdog.release()
+    timer = watchdog._timer
+    timer.finished.set()
+    timer.join(LIMIT_S)
+    assert not failed
+
+
+def test_a_process_without_room_for_a_thread_stops_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    Watchdog(Config()).start()
