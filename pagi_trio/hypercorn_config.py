@@ -72,8 +72,10 @@ def from_hypercorn(theirs: HypercornConfig) -> tuple[Config, list[str]]:
         Ours, and the names of their settings that differ from hypercorn's default but have no effect here.
 
     Raises:
-        ConfigError: A value is not allowed here.
+        ConfigError: It is none, or a value is not allowed here.
     """
+    if not isinstance(theirs, HypercornConfig):
+        raise ConfigError(f"config must be a Config, of pagi_trio or of hypercorn, not {theirs!r}")
     changes: dict[str, object] = {}
     unused: list[str] = []
     untouched = HypercornConfig()
@@ -90,7 +92,7 @@ def from_hypercorn(theirs: HypercornConfig) -> tuple[Config, list[str]]:
 def load_hypercorn_file(path: str | Path) -> tuple[Config, list[str]]:
     """Read and translate a ``hypercorn.toml``; the rest is as in `from_hypercorn`."""
     try:
-        return from_hypercorn(HypercornConfig.from_mapping(read_toml(path)))
+        return from_hypercorn(_from_mapping(read_toml(path)))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -109,10 +111,18 @@ def load_config_file(path: str | Path) -> tuple[Config, list[str]]:
         theirs = ours.pop("hypercorn", {})
         if not isinstance(theirs, dict):
             raise ConfigError(f"hypercorn = {theirs!r}: must be a table of hypercorn's settings")
-        config, unused = from_hypercorn(HypercornConfig.from_mapping(theirs))
+        config, unused = from_hypercorn(_from_mapping(theirs))
         return config.replace(**ours), unused
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _from_mapping(settings: Mapping[str, object]) -> HypercornConfig:
+    try:
+        return HypercornConfig.from_mapping(settings)
+    except ValueError as error:
+        # It keeps most as they are, but cert_reqs, which was the name of verify_mode, is converted at once.
+        raise ConfigError(f"hypercorn refuses a setting: {error}") from None
 
 
 def _touched(theirs: HypercornConfig) -> Iterator[tuple[str, object]]:

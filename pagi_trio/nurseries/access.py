@@ -24,6 +24,9 @@ class AccessLog:
     """Lines in the common log format, followed by the seconds from the head to the last byte.
 
     Ownership: opens its file, and closes it when left; standard output (``-``) stays open.
+
+    Raises:
+        ConfigError: If it cannot write there.
     """
 
     def __init__(self, target: str) -> None:
@@ -35,7 +38,7 @@ class AccessLog:
         self._failed = False
         try:
             # Unbuffered, so that nothing waits to be written, or to fail, at the end.
-            self._file = Path(target).open("ab", buffering=0) if self._owned else sys.stdout.buffer  # noqa: SIM115 - left by __exit__
+            self._file = Path(target).open("ab", buffering=0) if self._owned else _standard_output()  # noqa: SIM115 - left by __exit__
         except OSError as error:
             raise ConfigError(f"access_log: cannot write to {target!r}: {error.strerror}") from error
 
@@ -85,3 +88,13 @@ class AccessLog:
                 if not self._failed:
                     self._failed = True
                     _log.error("cannot write the access log, lines are lost: %s", error.strerror)
+
+
+def _standard_output() -> IO[bytes]:
+    """Return standard output as a file of bytes."""
+    # None where the process was started without one; a program may have put a file of text in its place.
+    binary: IO[bytes] | None = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        what = "is closed" if sys.stdout is None else f"is {type(sys.stdout).__name__}, which takes no bytes"
+        raise ConfigError(f"access_log: cannot write to '-': standard output {what}; name a file")
+    return binary

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 
 import pytest
 import trio
@@ -128,6 +130,16 @@ async def test_a_unix_client_has_no_address(log, tmp_path):
         await stream.send_all(GET)
         await RawClient(stream).read_response()
     assert [host for host, *_ in lines(log)] == ["-"]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "what"), [(None, "is closed"), (io.StringIO(), "is StringIO, which takes no bytes")]
+)
+async def test_a_dash_without_a_standard_output_to_write_to_is_an_error_that_says_so(monkeypatch, stdout, what):
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(ConfigError, match=f"^access_log: cannot write to '-': standard output {what}; name a file$"):
+        async with testing.serve(hello, lifespan="off", access_log="-"):
+            pass
 
 
 async def test_a_dash_is_standard_output_and_leaves_it_open(raw, capsys):

@@ -371,6 +371,14 @@ async def test_a_hypercorn_config_with_nothing_unused_warns_of_nothing(caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.trio
+@pytest.mark.parametrize("config", [{}, "server.toml", Config])
+async def test_a_config_that_is_none_is_refused_by_what_it_is(config):
+    with pytest.raises(ConfigError) as caught:
+        await serve(hello, config)
+    assert str(caught.value) == f"config must be a Config, of pagi_trio or of hypercorn, not {config!r}"
+
+
 # Ctrl-C, in a process of its own, which takes longer than a quarter second
 
 PROGRAM = """

@@ -141,6 +141,8 @@ def test_their_table_in_our_file_is_read_and_ours_wins(tmp_path):
     assert load_config_file(file) == (Config(backlog=1, timeouts=Timeouts(graceful_s=3)), ["debug"])
 
 
+# hypercorn warns of the old name of a setting.
+@pytest.mark.filterwarnings("ignore:Please use verify_mode instead:Warning")
 @pytest.mark.parametrize(
     ("load", "content", "reason"),
     [
@@ -148,6 +150,7 @@ def test_their_table_in_our_file_is_read_and_ours_wins(tmp_path):
         (load_hypercorn_file, "backlog = 0", "hypercorn's backlog = 0: must be"),
         (load_config_file, "hypercorn = 1", "hypercorn = 1: must be a table"),
         (load_config_file, "[hypercorn]\nbacklog = 0", "hypercorn's backlog = 0: must be"),
+        (load_hypercorn_file, "cert_reqs = 'some'", "hypercorn refuses a setting: 'some' is not a valid VerifyMode"),
         (load_config_file, "workerz = 1", "unknown setting 'workerz'"),
     ],
 )
