@@ -14,12 +14,15 @@ from pagi_trio.foreign_loop import find_asyncio_framework
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from io import BytesIO
+    from types import TracebackType
 
     from hypercorn.typing import WSGIFramework
 
     from pagi_trio.asgi import App, Receive, ReceiveMessage, Scope, Send
 
-    StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]], object], object]
+    ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
+    StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]], ExcInfo | None], object]
     WSGIApp: TypeAlias = Callable[[dict[str, object], "StartResponse"], Iterable[bytes]]
 
 
@@ -60,7 +63,8 @@ class WSGIAdapter:
     """A WSGI application, called in a worker thread.
 
     hypercorn's wrapper gathers the body and makes the environ. It takes the end of a connection for the end of the
-    body, and an empty iterable for no response, and has errors written to standard output; all are put right here.
+    body, an empty iterable for no response, and a name with an underscore for one with a hyphen; it has errors written
+    to standard output, and knows neither `write` nor the length of a chunked body. All are put right here.
     """
 
     def __init__(self, app: WSGIApp) -> None:
@@ -79,6 +83,9 @@ class WSGIAdapter:
                 raise ClientDisconnected("client_closed")
             return message
 
+        if scope["type"] == "http":
+            # A client could otherwise say what a proxy says, or takes away: X_Forwarded_User is HTTP_X_FORWARDED_USER.
+            scope = {**scope, "headers": [one for one in scope["headers"] if b"_" not in one[0]]}
         # hypercorn has types of its own for the same shapes.
         call = cast("App", self._wrapper)
         await call(scope, receive_or_raise, send, trio.to_thread.run_sync, trio.from_thread.run)
@@ -86,22 +93,54 @@ class WSGIAdapter:
 
 def _put_right(app: WSGIApp, environ: dict[str, object], start_response: StartResponse) -> _Body:
     environ["wsgi.errors"] = sys.stderr
-    return _Body(app(environ, start_response))
+    # PEP 3333 wants texts, and a port where there is none: that of a unix socket is the one of the URL without it.
+    usual = 443 if environ["wsgi.url_scheme"] == "https" else 80
+    environ["SERVER_PORT"] = str(environ["SERVER_PORT"] or usual)
+    if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+        # The chunks have been put together. Without a length, Flask and Django take it for no body at all.
+        environ["CONTENT_LENGTH"] = str(cast("BytesIO", environ["wsgi.input"]).getbuffer().nbytes)
+    return _Body(app, environ, start_response)
 
 
 class _Body:
-    """A WSGI response that yields at least once, so that its head is sent."""
+    """A WSGI response that yields at least once, so that its head is sent, and yields what is written, too.
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = chunks
+    Args:
+        app: What responds; it is called here.
+        environ: What it is called with.
+        start_response: Takes the head.
+
+    Source: PEP 3333, "The start_response() Callable" and "The write() Callable".
+    """
+
+    def __init__(self, app: WSGIApp, environ: dict[str, object], start_response: StartResponse) -> None:
+        self._start_response = start_response
+        self._written: list[bytes] = []
+        self._has_begun = False
+        self._chunks = app(environ, self._start)
+
+    def _start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        if exc_info is not None and self._has_begun:
+            # Another head cannot be sent any more.
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._start_response(status, headers, exc_info)
+        return self._written.append
 
     def __iter__(self) -> Iterator[bytes]:
-        empty = True
         for chunk in self._chunks:
-            empty = False
+            self._has_begun = True
+            yield from self._take_written()
             yield chunk
-        if empty:
+        yield from self._take_written()
+        if not self._has_begun:
             yield b""
+
+    def _take_written(self) -> Iterator[bytes]:
+        while self._written:
+            self._has_begun = True
+            yield self._written.pop(0)
 
     def close(self) -> None:
         """Close what the application returned, as PEP 3333 asks."""

@@ -11,6 +11,8 @@ import httpx
 import pytest
 import trio
 
+from .conftest import RawClient
+
 pytestmark = pytest.mark.trio
 
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,6 +23,10 @@ def one_connection(server):
     return httpx.AsyncClient(
         base_url=server.url, verify=False, trust_env=False, timeout=5, limits=httpx.Limits(max_connections=1)
     )
+
+
+async def in_chunks(body):
+    yield body
 
 
 async def wait(event):
@@ -67,6 +73,7 @@ async def test_flask_answers_one_request_after_another(pagi_serve, app, interfac
             assert (await client.get("/plain?q=ä")).text == "plain ä"
             for body in (b"", b"hello", bytes(200_000)):
                 assert (await client.post("/echo", content=body)).content == body
+                assert (await client.post("/echo", content=in_chunks(body))).content == body
             response = await client.post("/form", data={"word": "ü"}, files={"file": ("name", b"x")})
             assert response.json() == ["ü", "name"]
             response = await client.get("/stream")
@@ -119,7 +126,69 @@ async def test_the_environ_says_what_pep3333_asks_for(pagi_serve, raw):
         "wsgi.errors": sys.stderr,
     }
     assert {name: environ[name] for name in expected} == expected
-    assert int(environ["SERVER_PORT"]) == server.port
+    assert environ["SERVER_PORT"] == str(server.port)
+
+
+async def test_the_port_of_a_unix_socket_is_the_usual_one_of_its_scheme(pagi_serve, tmp_path):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["SERVER_PORT"].encode()]
+
+    path = str(tmp_path / "app.sock")
+    await pagi_serve(app, bind=(f"unix:{path}",), forwarded={"trusted": ("unix",)})
+    async with await trio.open_unix_socket(path) as stream:
+        client = RawClient(stream)
+        await client.send(GET % b"/")
+        assert (await client.read_response())[2] == b"80"
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\n\r\n")
+        assert (await client.read_response())[2] == b"443"
+
+
+async def test_a_header_with_an_underscore_does_not_pass_for_one_of_the_proxy(pagi_serve, raw):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["HTTP_X_USER"].encode()]
+
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX_User: root\r\nX-User: guest\r\nX-User_: me\r\n\r\n")
+        assert (await client.read_response())[2] == b"guest"
+
+
+@pytest.mark.parametrize("chunks", [[], [b"2", b"3"]])
+async def test_what_is_written_comes_before_what_is_returned_pep3333(pagi_serve, raw, chunks):
+    def app(environ, start_response):
+        write = start_response("200 OK", [])
+        write(b"0")
+        write(b"1")
+        return chunks
+
+    server = await pagi_serve(app)
+    async with raw(server) as client:
+        await client.send(GET % b"/")
+        assert (await client.read_response())[2] == b"01" + b"".join(chunks)
+
+
+async def test_an_error_takes_the_place_of_the_head_until_that_is_sent_pep3333(pagi_serve, raw, caplog):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/late":
+            yield b"half"
+        try:
+            raise ValueError("the reason")
+        except ValueError:
+            start_response("503 Not now", [], sys.exc_info())
+        yield b"sorry"
+
+    server = await pagi_serve(app, raise_app_exceptions=False)
+    async with raw(server) as client:
+        await client.send(GET % b"/early")
+        status, _, body = await client.read_response()
+        assert (status, body) == (503, b"sorry")
+        await client.send(GET % b"/late")
+        assert (await client.read_head())[0] == 200
+        assert await client.read_to_end() == b"4\r\nhalf\r\n"
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 
 
 async def test_applications_run_beside_each_other_in_threads(pagi_serve):
