@@ -615,6 +615,21 @@ def test_past_the_limit_label_sets_count_together_and_each_is_told_once(metrics,
         ]
 
 
+def test_a_definition_that_comes_again_after_another_of_its_name_begins_anew(metrics):
+    """Nobody holds the older ones any more, as where modules are imported again."""
+    with counting(series_per_metric=1) as server:
+        for number, buckets in enumerate(((1, 2), (1, 3), (1, 2)), 1):
+            size = metrics.histogram("size", "Size.", buckets=buckets, labels=["path"])
+            size.labels(path="/").observe(1.5)
+            size.labels(path="/too-much").observe(1.5)
+            told = lines(server)
+            assert told['shop_size_count{path="/"}'] == told['shop_size_count{path="other"}'] == 1
+            assert told[f'shop_size_bucket{{path="/",le="{buckets[1]}.0"}}'] == 1
+            assert server.value("pagi_metrics_dropped_series_total") == number
+            del size
+            gc.collect()
+
+
 def test_what_is_turned_away_is_remembered_only_so_far(metrics, monkeypatch):
     monkeypatch.setattr("pagi_trio.metrics.application.ledger.REMEMBERED", 5)
     monkeypatch.setattr("pagi_trio.metrics.application.labelled.HANDLES_MOST", 2)

@@ -84,6 +84,8 @@ class Ledger:
         self._seen = -1
         self._noted: set[str] = set()
         self._unlogged: deque[str] = deque()
+        # Of definitions that others have replaced.
+        self._turned_away = 0
 
     def open(self) -> None:
         """Count from now on."""
@@ -133,7 +135,17 @@ class Ledger:
     def _book_of(self, family: Family) -> Book:
         meaning = family.name, family.kind, family.labels, family.mode, family.bounds
         book = self._books.get(meaning)
-        return book if book is not None else self._books.setdefault(meaning, Book(family))
+        if book is None:
+            self._close_older(meaning)
+            book = self._books.setdefault(meaning, Book(family))
+        return book
+
+    def _close_older(self, meaning: Meaning) -> None:
+        """Forget what the name meant before: that loses its places, and should it come again, it begins anew."""
+        for older in list(self._books):
+            if older[0] == meaning[0] and older != meaning:
+                book = self._books.pop(older, None)
+                self._turned_away += 0 if book is None else len(book.turned_away)
 
     def _find(self, book: Book, labels: tuple[str, ...]) -> Value:
         """Return the number of a label set, which is made if there is room for it."""
@@ -209,7 +221,7 @@ class Ledger:
 
     def write(self, meter: Meter) -> None:
         """Tell how many label sets had no place of their own, and how many calls no server."""
-        turned_away = sum(len(book.turned_away) for book in self._books.copy().values())
+        turned_away = self._turned_away + sum(len(book.turned_away) for book in self._books.copy().values())
         if self.is_open:
             meter.set(_DROPPED, float(turned_away + self._turns.dropped))
             meter.set(_LOST, float(self.lost))
