@@ -9,11 +9,12 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pagi_trio.metrics.catalog import CATALOG, SERIES
-from pagi_trio.metrics.exporters.prometheus import Collector, render
+from pagi_trio.metrics.exporters.prometheus import PART_SAMPLES, Collector, render
 from pagi_trio.metrics.meter import Meter
 from pagi_trio.metrics.server_metrics import ServerMetrics
 
@@ -178,6 +179,27 @@ def test_a_family_that_cannot_be_written_costs_itself_alone_and_is_logged_once(
     assert metrics.value("pagi_metrics_errors_total", part="render") == 2
     [record] = caplog.records
     assert record.getMessage().startswith("the metric app_depth cannot be written, and is left out: ")
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_a_family_of_many_samples_is_written_in_parts_and_is_whole(
+    metrics: ServerMetrics, register: Register, *, openmetrics: bool
+) -> None:
+    registry = CollectorRegistry()
+    jobs = Counter("app_jobs_total", "Jobs done.", ["queue"], registry=registry)
+    seconds = Histogram("app_job_seconds", "How long a job took.", ["queue"], registry=registry)
+    for number in range(250):
+        jobs.labels(str(number)).inc(number)
+        seconds.labels(str(number)).observe(number)
+    register(jobs)
+    register(seconds)
+    pieces = list(render(metrics, openmetrics=openmetrics))
+    assert max(len(piece.splitlines()) for piece in pieces) <= PART_SAMPLES + 3
+    whole = generate_openmetrics(registry).removesuffix(b"# EOF\n") if openmetrics else generate_latest(registry)
+    created = [line for line in whole.splitlines() if not openmetrics and b"_created" in line]
+    assert b"".join(piece for piece in pieces if b"app_job" in piece).splitlines() == [
+        line for line in whole.splitlines() if line not in created
+    ]
 
 
 def test_rendering_registers_nothing(metrics: ServerMetrics) -> None:
