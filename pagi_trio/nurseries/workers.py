@@ -40,6 +40,7 @@ class _Place:
         successor: The one that is to take over from it, while that starts.
         misfortunes: How many in a row did not live.
         failed: The worker that could not start while none ever had; None while there is hope.
+        hurry: Set when its next worker is to be started without a pause.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class _Place:
         self.successor: Worker | None = None
         self.misfortunes = 0
         self.failed: Worker | None = None
+        self.hurry = trio.Event()
         self.closing = trio.CancelScope()
 
 
@@ -57,7 +59,7 @@ class Workers:
         blueprint: What each is started with.
         count: How many are wanted.
         changed: Called whenever one has become ready, or has ended.
-        is_patient: Whether to wait for `restart` where no worker can start, instead of giving up.
+        is_patient: Whether to wait for `restart` or `replace` where no worker can start, instead of giving up.
 
     Attributes:
         was_forced: Whether, once stopped, a worker had to be killed, since it did not end in time.
@@ -76,7 +78,6 @@ class Workers:
         self._places: list[_Place] = []
         self._stopping = trio.Event()
         self._any_ready = trio.Event()
-        self._restarted = trio.Event()
         self._failed: Worker | None = None
         self._replacing = trio.Lock()
         self._unshared: set[str] = set()
@@ -134,7 +135,8 @@ class Workers:
     async def replace(self) -> None:
         """Replace every worker by one that is started anew: the new ones first, then the old ones end.
 
-        A second call waits for the first. A worker whose successor cannot start stays.
+        A second call waits for the first. A worker whose successor cannot start stays; a place that pauses since its
+        worker has ended starts the next.
         """
         async with self._replacing, trio.open_nursery() as nursery:
             newest = self._instances
@@ -144,8 +146,13 @@ class Workers:
     async def _renew(self, place: _Place, newest: int) -> None:
         """Have the worker of a place replaced, and one that is about to replace it as well."""
         while True:
-            worker = place.worker
-            if worker is None or worker.instance > newest or worker.ended.is_set():
+            living = [one for one in (place.worker, place.successor) if one is not None and not one.ended.is_set()]
+            if not living:
+                place.hurry.set()
+                return
+            # Where only a successor lives, the worker has ended before that was ready.
+            worker = living[0]
+            if worker.instance > newest:
                 return
             worker.replace("clean")
             if not await worker.wait_replaced():
@@ -155,9 +162,8 @@ class Workers:
 
     def restart(self) -> None:
         """End every worker, and start it anew: the old ones first."""
-        self._restarted.set()
-        self._restarted = trio.Event()
         for place in self._places:
+            place.hurry.set()
             for worker in (place.worker, place.successor):
                 if worker is not None:
                     worker.stop()
@@ -196,9 +202,9 @@ class Workers:
         try:
             with place.closing:
                 while True:
-                    restarted = self._restarted
+                    place.hurry = trio.Event()
                     place.worker = await self._start()
-                    await self._pause(place, await self._attend(place, place.worker), restarted)
+                    await self._pause(place, await self._attend(place, place.worker))
         finally:
             for worker in (place.worker, place.successor):
                 if worker is not None:
@@ -225,16 +231,16 @@ class Workers:
                     await self._rest(place, worker.ended)
         return worker
 
-    async def _pause(self, place: _Place, ended: Worker, restarted: trio.Event) -> None:
-        """Wait before a place gets its next worker; no longer than until it is to be started anew."""
+    async def _pause(self, place: _Place, ended: Worker) -> None:
+        """Wait before a place gets its next worker; no longer than until it is to hurry."""
         failed = ended.reason == "startup_failed"
         if not failed and (ended.is_stopping or ended.served_s >= SETTLED_S):
             place.misfortunes = 0
         elif failed and self._is_patient:
             log.error("%s; waiting for a change", ended.failure)
-            await restarted.wait()
+            await place.hurry.wait()
         else:
-            await self._rest(place, restarted)
+            await self._rest(place, place.hurry)
             if failed and not self._any_ready.is_set():
                 await self._wait_for_hope(place, ended)
 

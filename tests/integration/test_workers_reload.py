@@ -134,6 +134,41 @@ def test_hup_ends_workers_that_still_import_the_old_code(supervised, tmp_path):
         stop(program)
 
 
+def test_hup_replaces_a_successor_with_the_old_code_whose_worker_has_ended(supervised, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "from app import *\nif Path('slow').exists():\n    say('importing')\n    while Path('slow').exists():\n"
+        "        time.sleep(0.01)\n"
+    )
+    with supervised("-w", "1", "--max-requests", "1000", app="slow") as program:
+        url = program.wait_for_url()
+        [first] = program.wait_ready(1).values()
+        (tmp_path / "slow").touch()
+        program.send_signal(signal.SIGHUP)
+        program.wait_for("app: importing")
+        os.kill(first, signal.SIGKILL)
+        program.wait_for("killed by SIGKILL")
+        write(tmp_path, 2)
+        program.send_signal(signal.SIGHUP)
+        program.wait_for("replacing the workers")
+        (tmp_path / "slow").unlink()
+        program.wait_ready(2)
+        program.wait_for("ended: clean")
+        assert version(url) == 2
+        stop(program)
+
+
+def test_hup_ends_the_pause_after_a_worker_that_could_not_start(supervised, tmp_path):
+    pytest.importorskip("watchfiles")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "broken.py").write_text("from app import *\nassert Path('mended').exists()\n")
+    with supervised("--reload", "--reload-dir", "elsewhere", app="broken") as program:
+        program.wait_for("waiting for a change")
+        (tmp_path / "mended").touch()
+        program.send_signal(signal.SIGHUP)
+        program.wait_ready(1)
+        stop(program)
+
+
 def test_hup_while_stopping_starts_nothing(supervised):
     with supervised("-w", "2", *PATIENT) as program:
         url = program.wait_for_url()
