@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from threading import Event
 
@@ -353,6 +354,25 @@ async def test_a_push_that_is_cancelled_counts_what_it_has_sent(path):
             await pair.daemon.until(lambda: set(pair.daemon.counters.values()) == {2})
             nursery.cancel_scope.cancel()
     assert len(pair.daemon.counters) == 2000
+
+
+async def test_a_datagram_that_this_machine_refuses_to_send_costs_only_what_was_behind_it(udp, monkeypatch):
+    """As a firewall's limit does. What went before has arrived, and is not sent again."""
+    left = 3
+
+    class Limited(socket.socket):
+        def send(self, data):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+            return super().send(data)
+
+    pair = Pair(udp)
+    monkeypatch.setattr(socket, "socket", Limited)
+    assert (await pair.fails(many(1.0))).endswith("Operation not permitted")
+    await pair.push(many(1.0))
+    assert pair.daemon.counters == {f"many_total.{number}": 1 for number in range(500)}
 
 
 async def test_pushing_lets_others_run_between_two_datagrams(pair):

@@ -24,6 +24,9 @@ so that a daemon has to run in between; one that has not by then is slow."""
 ANSWER_S: Final = 0.3
 """How long is waited for the answer of a host where nobody was: once around the world and back."""
 
+_NOT_SENT: Final = (errno.EPERM, errno.ENOBUFS, errno.ENOMEM)
+"""What this machine says, a firewall of its own first of all, of a datagram that it does not let out."""
+
 Address: TypeAlias = "str | tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]"
 
 
@@ -122,7 +125,7 @@ class Link:
         """Hand over one datagram; wait a moment for a daemon that has too many.
 
         Raises:
-            BlockingIOError: If it still has; the datagrams before have been taken.
+            BlockingIOError: If it still has, or this machine does not let it out; the datagrams before have been taken.
             OSError: If nobody is there; those before may be lost as well.
 
         Cancellation: the datagram was sent or it was not; where this raises Cancelled it was not.
@@ -135,6 +138,10 @@ class Link:
             except BlockingIOError:
                 if not await self._wait_for_room():
                     raise
+            except OSError as error:
+                if error.errno in _NOT_SENT:
+                    raise BlockingIOError(error.errno, error.strerror) from None
+                raise
             else:
                 break
         await trio.lowlevel.cancel_shielded_checkpoint()
