@@ -29,7 +29,9 @@ def parse_daemon(text: str) -> Bind:
     Raises:
         ConfigError: It is none of these; the message says why, and leaves naming the text to the caller.
     """
-    if "/" in text and not text.startswith("unix:"):
+    host, _, port = text.partition(":")
+    # A listener has one more choice, which its own refusal would offer.
+    if not text.startswith("unix:") and ("/" in text or " " in text or (not host and ":" not in port)):
         raise ConfigError("use HOST:PORT, [IPV6]:PORT or unix:PATH")
     daemon = parse_bind(text)
     if daemon.kind == "tcp" and not (daemon.port and _PORT.fullmatch(text)):
@@ -61,7 +63,9 @@ def check_tag(text: str) -> None:
         ConfigError: If it is that.
     """
     if not _TAG.fullmatch(text):
-        raise ConfigError("a tag is KEY:VALUE, of letters, digits and any of _ - . /")
+        raise ConfigError(
+            "a tag is KEY:VALUE, of letters, digits and any of _ - . /, the key from a letter on, the value also of :"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

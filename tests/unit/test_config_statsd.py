@@ -24,6 +24,8 @@ def test_the_defaults():
         ("8125", "the host is missing, as in 127.0.0.1:8125"),
         ("/run/statsd.sock", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
         ("fd://3", "use HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        *((text, "use HOST:PORT, [IPV6]:PORT or unix:PATH") for text in ("", ":8125", "a b:8125")),
+        ("::1:8125", "put an IPv6 address in brackets, as in [::1]:8000"),
         ("unix:", "the path is missing after 'unix:'"),
         (f"unix:/{'x' * 107}", "the path of a unix socket has at most 107 bytes"),
         (f"unix:/{'ä' * 54}", "the path of a unix socket has at most 107 bytes"),
