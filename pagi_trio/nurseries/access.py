@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pagi_trio.asgi import Address
+    from pagi_trio.wire.head import RequestLine
 
 _BUFFER_LINES: Final = 1024
 
@@ -55,12 +56,12 @@ class AccessLog:
         if self._owned:
             self._file.close()
 
-    def add(self, client: Address | None, request: str, status: int, size: int, started: float) -> None:
+    def add(self, client: Address | None, line: RequestLine | None, status: int, size: int, started: float) -> None:
         """Add a line.
 
         Args:
             client: The peer; None for a unix socket.
-            request: The request line, already free of control characters and quotes.
+            line: The request line; None for what was no request.
             status: Of the response.
             size: Body bytes of the response.
             started: `perf_counter` when the head was read.
@@ -70,6 +71,7 @@ class AccessLog:
             self._second = second
             self._stamp = strftime("%d/%b/%Y:%H:%M:%S %z", localtime(second))
         host = client[0] if client is not None else "-"
+        request = "-" if line is None else _describe(line)
         seconds = perf_counter() - started
         self._lines.append(f'{host} - - [{self._stamp}] "{request}" {status} {size} {seconds:.6f}\n')
         if len(self._lines) >= _BUFFER_LINES:
@@ -98,3 +100,9 @@ def _standard_output() -> IO[bytes]:
         what = "is closed" if sys.stdout is None else f"is {type(sys.stdout).__name__}, which takes no bytes"
         raise ConfigError(f"access_log: cannot write to '-': standard output {what}; name a file")
     return binary
+
+
+def _describe(line: RequestLine) -> str:
+    """Return a request line as it came, but for quotes; what was parsed has no control characters."""
+    target = line.raw_path + b"?" + line.query if line.query else line.raw_path
+    return f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")

@@ -10,33 +10,25 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from pagi_trio.errors import AppProtocolError, ClientDisconnected, RequestError
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
-from pagi_trio.nurseries.service import SSE, log
-from pagi_trio.nurseries.sse import CANCEL_AFTER_S, EventStream
+from pagi_trio.nurseries.response import Response
+from pagi_trio.nurseries.service import log
 from pagi_trio.nurseries.upload import Upload
-from pagi_trio.wire.framing import ResponseFraming
 from pagi_trio.wire.head import CHUNKED
-from pagi_trio.wire.misuse import MALFORMED, as_bytes, explain
-from pagi_trio.wire.response import CONTINUE, ENCODED, EVENT_STREAM, error_response
+from pagi_trio.wire.misuse import MALFORMED, explain
+from pagi_trio.wire.response import CONTINUE, EVENT_STREAM, error_response
 
 if TYPE_CHECKING:
-    from pagi_trio.asgi import HTTPDisconnect, HTTPRequest, HTTPResponseBody, HTTPResponseStart, HTTPScope, SendMessage
+    from pagi_trio.asgi import HTTPDisconnect, HTTPRequest, HTTPResponseStart, HTTPScope, SendMessage
     from pagi_trio.nurseries.connection import Connection
+    from pagi_trio.nurseries.sse import EventStream
     from pagi_trio.wire.head import Head
-
-COPY_BYTES: Final = 131072
-"""Up to this, a body is copied behind its head to leave in one write; a larger one is not held twice."""
 
 CLIENT_LEFT: Final = 499
 """What the access log says of a request whose client left before any answer; nginx's number for it."""
-
-DISCARD_READS: Final = 16
-"""How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
-
 
 REFUSALS: Final = {408: "client_timeout", 413: "body_too_large"}
 """What a connection ends by when a request is answered with this status; all others are a ``protocol_error``."""
@@ -51,14 +43,14 @@ class HTTPExchange:
         complete: Whether the last byte of the response has been written.
         suspended: Whether the application's coroutine waits for something.
         moved: Whether the connection loop has left the application behind.
-        stream: Set when the response is an event stream.
+        disconnected: Why the application was told that its client has left; empty while it was not.
+        started: `perf_counter` when the head was read, where the service is timed.
     """
 
     __slots__ = (
         "_logged",
         "_request_done",
         "_response",
-        "_sent",
         "body",
         "complete",
         "connection",
@@ -66,7 +58,6 @@ class HTTPExchange:
         "head",
         "moved",
         "started",
-        "stream",
         "suspended",
         "transport",
     )
@@ -79,19 +70,17 @@ class HTTPExchange:
         self.suspended = False
         self.moved = False
         self.disconnected = ""
-        self.stream: EventStream | None = None
         # Not by has_body, which would be a call for each request.
         self.body = Upload(connection, head) if head.content_length or head.flags & CHUNKED else None
         self._logged = False
         self._request_done = False
-        self._response: ResponseFraming | None = None
-        self._sent = 0
+        self._response: Response | None = None
         self.started = perf_counter() if connection.service.is_timed else 0.0
 
     @property
     def kind(self) -> str:
         """What an error is counted as."""
-        return "http" if self.stream is None else "sse"
+        return "http" if self._stream is None else "sse"
 
     @property
     def client_left(self) -> bool:
@@ -102,6 +91,11 @@ class HTTPExchange:
     def _has_answered(self) -> bool:
         """Whether a byte of the response has gone out."""
         return self._response is not None and self._response.wrote_head
+
+    @property
+    def _stream(self) -> EventStream | None:
+        """The response, if it is an event stream."""
+        return None if self._response is None else self._response.stream
 
     def __str__(self) -> str:
         line = self.head.line
@@ -161,26 +155,9 @@ class HTTPExchange:
         """See whether the client has left; what else it sends is kept for the next request."""
         if not self.connection.read_ahead():
             return None
-        if self.stream is not None:
+        if self._stream is not None:
             self.disconnect(self.transport.lost or "client_closed")
         return self._disconnect_event()
-
-    def _discard_ahead(self) -> None:
-        """Drop what fills the buffer of an event stream, since the client's leaving may come behind it.
-
-        That is requests which would wait for the stream to end, or a body that its application has begun to answer
-        without reading any of it; the connection is then of no further use.
-        """
-        connection = self.connection
-        if self.body is not None and self.body.taken and not self._request_done:
-            return
-        for _ in range(DISCARD_READS):
-            if len(connection.buffer) < READ_AHEAD_BYTES:
-                return
-            connection.keep_alive = False
-            connection.buffer = b""
-            self._request_done = True
-            self._watch()
 
     def _disconnect_event(self) -> HTTPDisconnect:
         if self.complete:
@@ -212,17 +189,18 @@ class HTTPExchange:
         if self.disconnected or self.complete or self.transport.lost:
             await self._refuse_event()
         try:
-            if message["type"] == "http.response.body":
-                data, body = self._frame(message)
+            response = self._response
+            if message["type"] == "http.response.body" and response is not None:
+                data, body = response.take(message)
                 transport = self.transport
                 taken = transport.write_nowait(data)
                 if taken != len(data):
-                    self._enqueue(data, taken, body, more=message.get("more_body", False))
+                    response.enqueue(data, taken, body, more=message.get("more_body", False))
                     await transport.drain()
-                elif self.stream is not None:
-                    self.stream.sent(body)
+                elif response.stream is not None:
+                    response.stream.sent(body)
                 size = len(body)
-                self._sent += size
+                response.sent += size
                 if message.get("more_body", False):
                     transport.budget -= 1 + (size >> 12)
                     if transport.budget < 0:
@@ -231,13 +209,11 @@ class HTTPExchange:
                     # Without yielding, if all is written: the connection would move on for every response.
                     if not data:
                         await transport.drain()
-                    self._complete()
+                    self._complete(response)
             elif message["type"] == "http.response.start":
                 self._start(message)
             else:
-                raise AppProtocolError(
-                    f"an http scope has no event {message['type']!r}, but http.response.start and http.response.body"
-                )
+                raise _misplaced(message["type"])
         except MALFORMED as error:
             raise explain(message, error) from None
 
@@ -252,82 +228,28 @@ class HTTPExchange:
         if self._response is not None:
             raise AppProtocolError("the response has been started already, and a start comes once")
         line = self.head.line
-        response = self._response = ResponseFraming(line, message["status"], message.get("headers", ()))
-        flags = response.fields.flags
-        if flags & EVENT_STREAM and response.status == 200 and line.method != "HEAD":
-            self._become_stream(encoded=flags & ENCODED != 0)
+        response = self._response = Response(self.connection, line, self.body, message)
+        if response.fields.flags & EVENT_STREAM and response.status == 200 and line.method != "HEAD":
+            response.become_stream()
 
-    def _become_stream(self, *, encoded: bool) -> None:
-        connection = self.connection
-        if encoded:
-            connection.service.say_once("an event stream with a Content-Encoding: its events are not counted")
-        self.stream = EventStream(connection.service, encoded=encoded)
-        self.stream.__enter__()
-        connection.enter(SSE)
-
-    def _frame(self, message: HTTPResponseBody) -> tuple[bytes, bytes]:
-        """Return what a part of the body is on the wire, the head included if it is the first, and the part itself."""
-        response = self._response
-        if response is None:
-            raise AppProtocolError("http.response.body comes after http.response.start")
-        body = message.get("body", b"")
-        if type(body) is not bytes:
-            body = as_bytes(body, "a body")
-        more = message.get("more_body", False)
-        if response.wrote_head:
-            return response.frame(body, more=more), body
-        connection = self.connection
-        head, connection.keep_alive = response.head(
-            len(body),
-            more=more,
-            keep_alive=connection.keep_alive and (self.body is None or not self.body.expects_continue),
-            date=connection.service.date,
-        )
-        part = response.frame(body, more=more)
-        if len(part) > COPY_BYTES:
-            self.transport.post(head)
-            return part, body
-        return head + part, body
-
-    def _enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
-        """Queue what the kernel left of a write; on an event stream, count what it takes of the body."""
-        view = memoryview(data)
-        observer = None
-        if self.stream is not None and self._response is not None and body:
-            end = len(data) - self._response.bytes_behind(more=more)
-            observer = self.stream.observer(end - len(body), end)
-            observer(view[:taken], False)
-        self.transport.enqueue(view[taken:], observer)
-
-    def _complete(self) -> None:
+    def _complete(self, response: Response) -> None:
         """Note that the client has it all, and let the connection go on."""
         self.complete = True
-        if self.stream is not None:
-            self.stream.close("done")
+        if response.stream is not None:
+            response.stream.close("done")
         if self.connection.service.access is not None:
-            self._log_access()
+            self._log_access(response.status)
         self.transport.wake_readers()
         if self.suspended:
             self.move()
 
-    def _log_access(self, status: int = 0) -> None:
-        """Add a line to the access log, if there is one.
-
-        Args:
-            status: Of an answer of the server's own; 0 for the application's.
-        """
+    def _log_access(self, status: int) -> None:
+        """Add a line to the access log, if there is one."""
         access = self.connection.service.access
-        if access is None:
-            return
-        self._logged = True
-        line = self.head.line
-        target = line.raw_path + b"?" + line.query if line.query else line.raw_path
-        request = f"{line.method} {target.decode('ascii')} HTTP/{line.version}".replace('"', "%22")
-        response = self._response
-        size = self._sent if response is not None and response.has_body else 0
-        if not status and response is not None:
-            status = response.status
-        access.add(self.connection.client, request, status, size, self.started)
+        if access is not None:
+            self._logged = True
+            size = 0 if self._response is None else self._response.body_bytes
+            access.add(self.connection.client, self.head.line, status, size, self.started)
 
     # The end
 
@@ -342,10 +264,11 @@ class HTTPExchange:
         Args:
             logged: Whether the application's error has been logged already.
         """
-        if self._response is not None and self._response.ended and not self.transport.lost:
+        response = self._response
+        if response is not None and response.ended and not self.transport.lost:
             # Its last send was cancelled while the client was taking the rest.
             await self.transport.drain()
-            self._complete()
+            self._complete(response)
             return
         self.connection.keep_alive = False
         if self.disconnected or self.transport.lost:
@@ -353,11 +276,11 @@ class HTTPExchange:
         self.connection.reason = "client_closed" if self.transport.eof else "server_error"
         if not logged and not self.transport.eof:
             self.connection.service.app_failed(self.kind, self, "it returned before its response was complete")
-        if not self._has_answered:
+        if response is not None and response.wrote_head:
+            self._log_access(response.status)
+        else:
             self._post_error(500, "Internal Server Error")
             await self.transport.drain()
-        else:
-            self._log_access()
 
     def _post_error(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own."""
@@ -366,35 +289,24 @@ class HTTPExchange:
         self._log_access(status)
 
     def leave(self) -> None:
-        """Count out the event stream, if this was one, and log a response whose client left."""
-        if not self.complete and self._has_answered and (self.stream is None or not self.disconnected):
-            self._break_off()
-        if self.stream is not None:
-            reason = self.disconnected or self.transport.lost or self.connection.reason
-            # Not decided yet is cancelled, with the whole server.
-            self.stream.close("server_shutdown" if reason == "done" else reason)
+        """See that a response which is not complete ends so for everybody, and that the access log has its line."""
+        response = self._response
+        if response is not None and not self.complete:
+            response.abandon(self.disconnected)
         if self.connection.service.access is not None and not self._logged:
-            self._log_access(0 if self._response is not None else CLIENT_LEFT)
-
-    def _break_off(self) -> None:
-        """See that a client which has a part of a response does not take it for the whole."""
-        assert self._response is not None
-        if self._response.ends_by_close and not self.transport.closed:
-            reason = self.connection.reason
-            # Not decided yet is cancelled, with the whole server.
-            self.transport.reset("server_shutdown" if reason == "done" else reason)
+            self._log_access(CLIENT_LEFT if response is None else response.status)
 
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""
         if not self.disconnected and not self.complete:
             self.disconnected = self.connection.reason = reason
-            if self.stream is not None:
-                self.stream.disconnected_at = trio.current_time()
+            stream = self._stream
+            if stream is not None:
+                stream.disconnected()
             self.transport.wake_readers()
 
     def tick(self, now: float) -> None:
         """Hold a body to its least speed; watch over an event stream whose application neither sends nor receives."""
-        stream = self.stream
         if self.complete:
             return
         if self.body is not None and not self._request_done:
@@ -404,52 +316,55 @@ class HTTPExchange:
             except RequestError as error:
                 self._refuse(error)
                 return
-        if stream is None:
+        response = self._response
+        if response is None or response.stream is None:
             if self.transport.hangup:
                 # Behind a full buffer nobody reads the end, and nobody else would wake who waits for it.
                 self.transport.wake_readers()
             return
         if self.disconnected:
-            if trio.current_time() - stream.disconnected_at >= CANCEL_AFTER_S:
+            if response.stream.is_overdue:
                 self.connection.cancel_scope.cancel()
         elif self.connection.service.draining:
             # It began after all others had been told.
             self.shut_down()
         else:
-            self._open_stream()
-            self._watch_stream()
+            if self.suspended:
+                # Not before, so that an application that fails before its first event is answered with a 500.
+                response.post_head()
+            self._watch_stream(response.stream)
 
-    def _open_stream(self) -> None:
-        """Send the head of an event stream that has no event yet: its client waits for it, maybe to make one.
-
-        Not at once, so that an application that fails before its first event is answered with a 500.
-        """
-        if self.suspended and not self._has_answered:
-            head, _ = self._frame({"type": "http.response.body", "body": b"", "more_body": True})
-            self.transport.post(head)
-
-    def _watch_stream(self) -> None:
+    def _watch_stream(self, stream: EventStream) -> None:
         """See whether the client of an event stream has left."""
         self._watch()
         if self.connection.buffer:
             # Read from under a task that waits for the socket.
             self.transport.wake_readers()
-        self._discard_ahead()
+        # What comes of a body that the application is taking is not in the way.
+        if (self.body is None or not self.body.taken or self._request_done) and stream.read_past():
+            self._request_done = True
+            self._watch()
         if self.transport.lost:
             self.disconnect(self.transport.lost)
 
     def shut_down(self) -> None:
         """Take note that the server stops: the response in flight is the last, an event stream ends."""
         response = self._response
-        begun = response is not None and response.wrote_head
-        if self.connection.service.draining or not begun:
+        if self.connection.service.draining or not self._has_answered:
             # A client that was told to go on, before another worker took over, may have sent its next request.
             self.connection.keep_alive = False
         if self.complete:
             # The rest of its body is not waited for any more.
             self.transport.wake_readers()
-        if self.stream is not None and not self.client_left and response is not None and not response.ended:
+        if response is not None and response.stream is not None and not response.ended and not self.client_left:
             self.disconnect("server_shutdown")
             if response.is_chunked:
                 # Whole for the client, which then connects again instead of reporting an error.
                 self.transport.post(b"0\r\n\r\n")
+
+
+def _misplaced(kind: str) -> AppProtocolError:
+    """Make the error of an event that is none of those which may come now."""
+    if kind == "http.response.body":
+        return AppProtocolError("http.response.body comes after http.response.start")
+    return AppProtocolError(f"an http scope has no event {kind!r}, but http.response.start and http.response.body")

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.balance import STREAMS
+from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.nurseries.scope import TimedScope
 from pagi_trio.wire.sse import EventCounter
 
 if TYPE_CHECKING:
-    from pagi_trio.nurseries.service import Service
+    from pagi_trio.nurseries.connection import Connection
     from pagi_trio.nurseries.transport import Observer
 
 _CLOSES: Final = catalog.by_label("pagi_sse_closes_total")
@@ -27,21 +30,28 @@ CANCEL_AFTER_S: Final = 0.25
 """How long an application may take at least to act on its disconnect before it is cancelled: with a reaper that looks
 four times a second, the client's leaving is then followed by everything within a second."""
 
+DISCARD_READS: Final = 16
+"""How often the reaper empties a stream's buffer in one go: 1 MiB in a quarter of a second, and no more."""
+
 
 class EventStream(TimedScope):
     """One event stream, from the start of its response to its end.
 
-    Attributes:
-        disconnected_at: When the client left or the server began to stop (Trio's clock, seconds); else infinity.
+    Args:
+        connection: Where it goes.
+        encoded: Whether its bytes are not those of the events, so that these cannot be counted.
     """
 
-    __slots__ = ("_counter", "_tally", "disconnected_at")
+    __slots__ = ("_connection", "_counter", "_disconnected_at", "_tally")
 
-    def __init__(self, service: Service, *, encoded: bool) -> None:
-        super().__init__(service.meter, STREAMS)
-        self._tally = service.meter.sse
+    def __init__(self, connection: Connection, *, encoded: bool) -> None:
+        meter = connection.service.meter
+        super().__init__(meter, STREAMS)
+        self._connection = connection
+        self._tally = meter.sse
         self._counter = None if encoded else EventCounter(self._tally.count_comments)
-        self.disconnected_at = float("inf")
+        # By Trio's clock, seconds.
+        self._disconnected_at = float("inf")
 
     def close(self, reason: str) -> None:
         """Count out the stream; once.
@@ -80,3 +90,34 @@ class EventStream(TimedScope):
                 self.sent(part)
 
         return took
+
+    # Its end
+
+    def disconnected(self) -> None:
+        """Take note that its application is told now that the client has left, or that the server stops."""
+        self._disconnected_at = trio.current_time()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether its application has had its time to act on the disconnect."""
+        return trio.current_time() - self._disconnected_at >= CANCEL_AFTER_S
+
+    def read_past(self) -> bool:
+        """Drop what fills the connection's buffer, since the client's leaving may come behind it.
+
+        That is requests which would wait for the stream to end, or a body that its application has begun to answer
+        without reading any of it; the connection is then of no further use.
+
+        Returns:
+            Whether there was anything to drop.
+        """
+        connection = self._connection
+        dropped = False
+        for _ in range(DISCARD_READS):
+            if len(connection.buffer) < READ_AHEAD_BYTES:
+                break
+            dropped = True
+            connection.keep_alive = False
+            connection.buffer = b""
+            connection.read_ahead()
+        return dropped
