@@ -276,9 +276,7 @@ class HTTPExchange:
         self.connection.reason = "client_closed" if self.transport.eof else "server_error"
         if not logged and not self.transport.eof:
             self.connection.service.app_failed(self.kind, self, "it returned before its response was complete")
-        if response is not None and response.wrote_head:
-            self._log_access(response.status)
-        else:
+        if not self._has_answered:
             self._post_error(500, "Internal Server Error")
             await self.transport.drain()
 

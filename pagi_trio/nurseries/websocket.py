@@ -233,8 +233,9 @@ class WebSocketSession:
                 self.connection.reason = "server_error"
                 if not failed:
                     self.connection.service.app_failed(self.kind, self, "it returned without answering the handshake")
-            ending.note(ABNORMAL, "")
+            # Before it is counted out, and has its line in the access log.
             await self._opening.abandon()
+            ending.note(ABNORMAL, "")
             return True
         if ending.event is None:
             if self.transport.lost:

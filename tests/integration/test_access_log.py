@@ -17,6 +17,10 @@ from .conftest import RawClient, hello, respond
 pytestmark = pytest.mark.trio
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+OPENING = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 LINE = re.compile(
     r'(?P<host>\S+) - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "(?P<request>[^"]*)" (?P<status>\d{3})'
     r" (?P<size>\d+) (?P<seconds>\d+\.\d{6})"
@@ -93,6 +97,20 @@ async def test_the_servers_own_answers_have_their_lines_too(raw, log, caplog):
         ("GET /fails HTTP/1.1", 500),
         ("GET /silent HTTP/1.1", 500),
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "size"), [([], 500, 0), ([{"body": b"abc", "more_body": True}], 401, 3), ([{}], 401, 0)]
+)
+async def test_a_denied_handshake_has_one_line_whatever_its_application_leaves_undone(raw, log, body, status, size):
+    async def app(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        for part in body:
+            await send({"type": "websocket.http.response.body", **part})
+
+    async with testing.serve(app, raise_app_exceptions=False, lifespan="off", access_log=str(log)) as server:
+        assert await exchange(server, raw, OPENING) == [status]
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", status, size)]
 
 
 async def test_pipelined_requests_have_a_line_each_in_order(raw, log):
