@@ -678,3 +678,15 @@ async def test_a_stream_whose_last_bytes_still_leave_when_the_server_stops_is_en
             await trio.testing.wait_all_tasks_blocked()
             assert len((await client.read_response())[2]) > 20_000_000
             assert await client.read_to_end() == b""
+
+
+async def test_a_stream_over_http_1_0_that_a_stopping_server_ends_is_no_error_to_its_client(raw):
+    held = Held()
+    with trio.fail_after(20):
+        async with testing.serve(held, lifespan="off") as server, raw(server) as client:
+            await client.send(b"GET / HTTP/1.0\r\n\r\n")
+            await held.opened.wait()
+            server.handle.shutdown()
+            await client.read_head()
+            # Ends with the connection, which only a response that breaks off has reset.
+            assert await client.read_to_end() == EVENT
