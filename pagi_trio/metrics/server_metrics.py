@@ -27,8 +27,8 @@ LOOK_S: Final = 0.5
 class ServerMetrics:
     """The numbers of the server that called this application.
 
-    It is ``scope["extensions"]["pagi.metrics"]``, and the value of `current_metrics`. Used from the Trio
-    thread only.
+    It is ``scope["extensions"]["pagi.metrics"]``, and the value of `current_metrics`. Read from any thread, where
+    another than Trio's may miss what has not been folded; all else is for the Trio thread only.
 
     Args:
         meter: What the server counts with.
