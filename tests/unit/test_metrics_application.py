@@ -230,6 +230,18 @@ def test_the_newest_process_defines_a_name(server):
     assert server.samples("hits") == [Sample("", {"path": "/a"}, 4.0)]
 
 
+def test_the_newest_process_says_what_a_metric_is_for(server):
+    """As new code does that a SIGHUP has brought: nothing else of the definition may differ."""
+    old, new = (Family("hits", "counter", text, ("path",)) for text in ("Hits.", "Hits of the cache."))
+    server.spawn().put(old, ("/",))
+    server.die()
+    server.spawn(1).put(old, ("/",))
+    server.spawn(2).put(new, ("/",))
+    [one] = server.page().families
+    assert one.family.help == "Hits of the cache."
+    assert [sample.value for sample in one.samples] == [3.0]
+
+
 def test_a_new_definition_drops_the_figures_of_the_old_one(server):
     other = Family("hits", "counter", labels=("method",))
     server.spawn(1).put(COUNTER, ("/a",), [1.0]).put(SUMMARY, (), [1.0, 2.0])

@@ -101,7 +101,9 @@ def aggregate(sources: Iterable[Source]) -> Aggregate:
     named, conflicts = _by_name(sources)
     families = []
     for parts in named.values():
-        family = parts[0][1].family
+        # What is said to people may differ, and the newest comes right behind the dead.
+        first, *others = parts
+        family = (others[0] if first[0].slot is None and others else first)[1].family
         families.append(AppFamily(family, list(_SAMPLES[family.kind](family, parts))))
     return Aggregate(families, conflicts)
 
