@@ -328,7 +328,7 @@ class HTTPExchange:
             self.shut_down()
         else:
             if self.suspended:
-                # Not before, so that an application that fails before its first event is answered with a 500.
+                # Not at its start: an application that fails before its first event is answered with a 500.
                 response.post_head()
             self._watch_stream(response.stream)
 
