@@ -17,6 +17,11 @@ PATIENCE_S: Final = 0.5
 a test, and finite, since a thread may itself wait for time to go on: by ``trio.from_thread.run(trio.sleep, 5)``."""
 
 
+IDLE_S: Final = 0.01
+"""How long nothing must happen, in real seconds, before a clock that stood still jumps at the end: what comes over
+loopback has come by then."""
+
+
 def is_autojump() -> bool:
     """Return whether the clock of this run is one that jumps by itself; not while its threshold is infinite."""
     clock = trio.lowlevel.current_clock()
@@ -97,3 +102,34 @@ def keep_time_for_threads() -> Iterator[None]:
         if patience.users == 0:
             trio.lowlevel.remove_instrument(patience)
             patience.put_back()
+
+
+_ends: Final[trio.lowlevel.RunVar[int]] = trio.lowlevel.RunVar("pagi_trio.testing.ends", 0)
+"""How many blocks of `let_time_go_on` have a clock of this run jump."""
+
+
+@contextmanager
+def let_time_go_on() -> Iterator[None]:
+    """Have a virtual clock that only the test moves jump by itself, for the length of a block.
+
+    That is for the end, when the test moves it no more: what is still to come, a deadline at the latest, would come
+    never.
+
+    Does nothing under another clock. Blocks may nest, or overlap in any order.
+    """
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, trio.testing.MockClock) or not (_ends.get() or _stands_still(clock)):
+        yield
+        return
+    clock.autojump_threshold = IDLE_S
+    _ends.set(_ends.get() + 1)
+    try:
+        yield
+    finally:
+        _ends.set(_ends.get() - 1)
+        if _ends.get() == 0:
+            clock.autojump_threshold = math.inf
+
+
+def _stands_still(clock: trio.testing.MockClock) -> bool:
+    return clock.rate == 0 and clock.autojump_threshold == math.inf

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from pagi_trio.testing.network import Connecting
 from pagi_trio.testing.readings import Readings
+from pagi_trio.testing.request_parts import encode_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -140,12 +140,14 @@ class Served:
         )
 
     def _with_cookies(self, path: str, headers: GivenHeaders) -> GivenHeaders:
-        """Add the cookies that the HTTP client has been given for a path."""
+        """Add the cookies that the HTTP client has been given for a path, unless there are others."""
         if self._http is None or not self._http.cookies:
             return headers
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        given = encode_headers(headers)
         cookies = self._http.build_request("GET", path).headers.get("cookie")
-        return pairs if cookies is None else [("cookie", cookies), *pairs]
+        if cookies is None or any(name.lower() == b"cookie" for name, _ in given):
+            return given
+        return [("cookie", cookies), *given]
 
     def connect(self) -> Connecting:
         """Open a connection, for what no client would say.

@@ -14,7 +14,7 @@ from pagi_trio.config import Config
 from pagi_trio.errors import ConfigError, LifespanFailedError
 from pagi_trio.server import Handle, serve, serve_at
 from pagi_trio.testing.app_errors import set_context, unwrap
-from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads
+from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads, let_time_go_on
 from pagi_trio.testing.lifetime import Lifetime
 from pagi_trio.testing.memory import ADDRESS, MemoryListener
 from pagi_trio.testing.network import Network
@@ -174,7 +174,7 @@ async def open_servers() -> AsyncIterator[Servers]:
             "pagi_trio.testing runs on Trio, and this does not: with the plugin of AnyIO, let the fixture "
             'anyio_backend return "trio"'
         )
-    with unwrapping():
+    with unwrapping(), ExitStack() as ending:
         async with trio.open_nursery() as nursery:
             servers = Servers(nursery)
             try:
@@ -182,6 +182,8 @@ async def open_servers() -> AsyncIterator[Servers]:
             except BaseException:
                 servers.abandon()
                 raise
+            finally:
+                ending.enter_context(let_time_go_on())
             await servers.finish()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
+
 import pytest
 import trio
 import trio.testing
@@ -299,6 +302,27 @@ async def test_time_that_a_test_lets_pass_in_one_go_has_passed(mock_clock):
         assert client.metrics.value("pagi_server_connections_active") == 0
 
 
+@pytest.mark.parametrize("fails", [True, False])
+async def test_the_end_comes_under_a_clock_that_only_the_test_moves(serving, mock_clock, fails):
+    moved = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if mock_clock.autojump_threshold != math.inf:
+            await trio.sleep(1)
+            moved.append(True)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    with pytest.raises(ValueError) if fails else nullcontext():
+        async with serving(app):
+            if fails:
+                raise ValueError
+    assert moved
+    assert mock_clock.autojump_threshold == math.inf
+
+
 # What is left open
 
 
@@ -477,6 +501,9 @@ async def test_cookies_of_the_http_client_go_with_everything(serving):
             async with server.sse("/sse") as events:
                 assert (await anext(events)).data == wanted.decode()
             await server.http.get("/login")
+        # As with httpx.
+        async with server.sse("/sse", headers={"Cookie": "user=bob"}) as events:
+            assert (await anext(events)).data == "user=bob"
 
 
 async def test_a_client_in_memory_has_the_cookies_and_headers_of_its_http_client():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import anyio.to_thread
@@ -12,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from pagi_trio.testing.autojump import PATIENCE_S, is_autojump, keep_time_for_threads
+from pagi_trio.testing.autojump import IDLE_S, PATIENCE_S, is_autojump, keep_time_for_threads, let_time_go_on
 
 pytestmark = pytest.mark.trio
 
@@ -204,3 +205,25 @@ async def test_a_thread_that_waits_for_time_is_waited_for_once_and_not_at_each_j
         # The next thread has all of it again.
         await trio.to_thread.run_sync(lambda: thresholds.append(autojump_clock.autojump_threshold))
         assert thresholds[-1] == PATIENCE_S
+
+
+async def test_a_clock_that_stands_still_jumps_while_anybody_ends(mock_clock):
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(let_time_go_on())
+        second.enter_context(let_time_go_on())
+        first.close()
+        assert mock_clock.autojump_threshold == IDLE_S
+        await trio.sleep(10)
+        second.close()
+        assert mock_clock.autojump_threshold == math.inf
+
+
+async def test_a_clock_that_moves_by_itself_needs_nothing_to_end(mock_clock):
+    mock_clock.rate = 1
+    with let_time_go_on():
+        assert mock_clock.autojump_threshold == math.inf
+    mock_clock.rate = 0
+    mock_clock.autojump_threshold = 3
+    with let_time_go_on():
+        assert mock_clock.autojump_threshold == 3
+    assert mock_clock.autojump_threshold == 3
