@@ -6,6 +6,7 @@ package, nor Trio, before one of the fixtures is used.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from pagi_trio.testing import StartClient, StartServer
 
 FIXTURES: Final = frozenset(("pagi_serve", "pagi_client"))
+
+_MADE_BEFORE: Final = pytest.StashKey[int]()
+"""Of a test: how often something had been served in this process when it began."""
+
+_HAS_FAILED: Final = pytest.StashKey[bool]()
+"""Of a test: whether it has failed already when its fixtures end."""
 
 
 @pytest.fixture
@@ -84,25 +91,48 @@ def _obstacle(fixture: str, request: pytest.FixtureRequest) -> str:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note how often something has been served before a test, so that it is known whether it serves by itself."""
+    item.stash[_MADE_BEFORE] = _count_made()
+    item.stash[_HAS_FAILED] = False
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Let a test that used one of the fixtures fail with its one error, and not with a group of one."""
-    return (yield from _tell_errors(item))
+    """Let a test that has served fail with its one error, and not with a group of one."""
+    try:
+        return (yield from _tell_errors(item, has_failed=False))
+    except BaseException:
+        item.stash[_HAS_FAILED] = True
+        raise
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """Do the same for what comes at the end, where pytest-trio is not who ends the fixtures."""
-    return (yield from _tell_errors(item))
+    return (yield from _tell_errors(item, has_failed=item.stash.get(_HAS_FAILED, False)))
 
 
-def _tell_errors(item: pytest.Item) -> Generator[None, object, object]:
-    if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
-        return (yield)
+def _tell_errors(item: pytest.Item, *, has_failed: bool) -> Generator[None, object, object]:
     try:
         return (yield)
-    except (BaseExceptionGroup, Exception) as raised:  # noqa: BLE001 - it is raised again
+    except (BaseExceptionGroup, Exception) as raised:
+        if not _has_served(item):
+            raise
         from pagi_trio.testing.failures import what_failed  # noqa: PLC0415 - see above
 
-        error = what_failed(raised, in_full=item.config.getoption("fulltrace"))
+        error = what_failed(raised, has_failed=has_failed, in_full=item.config.getoption("fulltrace"))
+        if error is None:
+            return None
     raise error
+
+
+def _has_served(item: pytest.Item) -> bool:
+    """Return whether a test has one of the fixtures, or something has been served since it began."""
+    return not FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or _count_made() > item.stash.get(_MADE_BEFORE, 0)
+
+
+def _count_made() -> int:
+    servers = sys.modules.get("pagi_trio.testing.servers")
+    return 0 if servers is None else servers.Servers.made

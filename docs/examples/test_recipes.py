@@ -6,6 +6,7 @@ The everyday is in ``testing/``, the sample project.
 from __future__ import annotations
 
 import time
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -107,6 +108,49 @@ async def test_with_types(pagi_client: testing.StartClient) -> None:
     client = await pagi_client(app)
     response = await client.get("/")
     assert response.text == "hello\n"
+
+
+class Database:
+    def __init__(self):
+        self.is_open = True
+        self.sold = []
+
+    async def save(self, what):
+        await trio.lowlevel.checkpoint()
+        assert self.is_open
+        self.sold.append(what)
+
+
+def make_shop(database):
+    @asynccontextmanager
+    async def lifespan(_app):
+        yield
+        await database.save("the till")
+
+    async def buy(_request):
+        await database.save("tea")
+        return PlainTextResponse("sold\n")
+
+    return Starlette(routes=[Route("/buy", buy, methods=["POST"])], lifespan=lifespan)
+
+
+@pytest.fixture
+async def database():
+    database = Database()
+    yield database
+    database.is_open = False
+    assert database.sold == ["tea", "the till"]
+
+
+@pytest.fixture
+async def shop(database):
+    async with testing.client(make_shop(database)) as client:
+        yield client
+
+
+@pytest.mark.trio
+async def test_a_shop_shuts_down_before_its_database(shop):
+    assert (await shop.post("/buy")).text == "sold\n"
 
 
 @pytest.mark.trio

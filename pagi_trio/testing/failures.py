@@ -1,4 +1,4 @@
-"""How a test that used a fixture fails: by its one error, and where it happened, in the test and in the application."""
+"""How a test that has served fails: by its one error, and where it happened, in the test and in the application."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ _IN_BETWEEN: Final = frozenset(("contextlib", "httpx", "outcome", "pagi_trio", "
 """The packages between a call in the test and the application: their frames tell nobody anything."""
 
 
-def what_failed(raised: BaseException, *, in_full: bool) -> BaseException:
-    """Return what to report: of a group, the one error in it, or the group of several.
+def what_failed(raised: BaseException, *, has_failed: bool, in_full: bool) -> BaseException | None:
+    """Return what to report, if anything: of a group, the one error in it, or the group of several.
 
     A test that failed has left open what it would have closed later; that is left out.
 
     Args:
-        raised: What came out of the test.
+        raised: What came out of the test, or of the end of its fixtures.
+        has_failed: Whether the test has been reported as failed before.
         in_full: Whether to leave all frames where they are.
     """
     first = raised.split(OpenStreamError)[1] if isinstance(raised, BaseExceptionGroup) else None
     error = unwrap(raised if first is None else first)
     if isinstance(error, OpenStreamError):
+        if has_failed:
+            return None
         # It happened at no line of the test.
         return pytest.fail.Exception(str(error), pytrace=False)
     return error if in_full else error.with_traceback(_shorten(error.__traceback__))

@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 pytest_plugins = ["pytester"]
 
 
-@pytest.mark.parametrize(("suite", "count"), [("test_with_fixture.py", 1), ("test_recipes.py", 11)])
+@pytest.mark.parametrize(("suite", "count"), [("test_with_fixture.py", 1), ("test_recipes.py", 12)])
 def test_a_file_passes_by_itself(suite, count, project, run_project):
     """Takes a second, in which pytest starts."""
     shutil.copy(EXAMPLES / suite, project.path)

@@ -243,3 +243,40 @@ def test_all_frames_are_there_if_they_are_asked_for(project, run_project):
     project.makepyfile(WRONG)
     result = run_project("--full-trace", "-k", "test_jumping")
     result.stdout.re_match_lines([r".*pagi_trio/testing/servers\.py:\d+: RuntimeError"])
+
+
+SERVING_ITSELF = """
+    import pytest
+    from app import app
+    from pagi_trio import testing
+
+    @pytest.fixture
+    def anyio_backend():
+        return "trio"
+
+    @pytest.fixture
+    async def client():
+        async with testing.client(app) as client:
+            yield client
+
+    @pytest.mark.PLUGIN
+    async def test_fails(client):
+        await client.websocket("/")
+        assert client is None
+
+    @pytest.mark.PLUGIN
+    async def test_leaves(client):
+        await client.websocket("/")
+    """
+
+
+@pytest.mark.parametrize("plugin", ["trio", "anyio"])
+def test_a_test_that_serves_by_itself_fails_with_its_one_error_too(project, run_project, plugin):
+    project.makepyfile(SERVING_ITSELF.replace("PLUGIN", plugin))
+    result = run_project()
+    reasons = why(result)
+    assert "assert <pagi_trio.testing.served.Client" in reasons["test_fails"], reasons
+    assert reasons["test_leaves"].startswith("Failed: the test left open: websocket /; "), reasons
+    assert "Exception Group" not in result.stdout.str()
+    # With AnyIO, fixtures end when the test has passed.
+    result.assert_outcomes(**({"failed": 2} if plugin == "trio" else {"failed": 1, "passed": 1, "errors": 1}))

@@ -14,7 +14,7 @@ from pagi_trio import testing
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "testing.md").read_text(encoding="utf-8")
 
 INTERNAL = {
-    "Servers": {"finish", "abandon"},
+    "Servers": {"finish", "abandon", "made"},
     "Served": {"close_clients"},
     "Network": {"errors", "note_client"},
     "Wire": {"call_at_end"},
