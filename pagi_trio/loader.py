@@ -54,18 +54,20 @@ def load_app(path: str, *, factory: bool = False) -> App:
 def _load_module(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise AppLoadError(f"{name!r} is not a module name; write module:attr or path/file.py:attr")
-    _make_importable(Path.cwd())
+    directory = _current_directory()
+    _make_importable(directory)
     with _own_code(name):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
-            raise AppLoadError(f"there is no module {error.name!r}, neither installed nor in {Path.cwd()}") from None
+            raise AppLoadError(f"there is no module {error.name!r}, neither installed nor in {directory}") from None
 
 
 def _load_file(target: str) -> ModuleType:
-    file = Path(target).resolve()
+    file = Path(target)
+    file = (file if file.is_absolute() else _current_directory() / file).resolve()
     if not file.is_file():
         raise AppLoadError(f"there is no file {target}")
     _make_importable(file.parent)
@@ -88,6 +90,14 @@ def _load_file(target: str) -> ModuleType:
     return module
 
 
+def _current_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        # As that of an older release that has been removed while its server ran.
+        raise AppLoadError(f"the current directory cannot be used: {error.strerror}; start the server anew") from None
+
+
 def _make_importable(directory: Path) -> None:
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
@@ -96,10 +106,12 @@ def _make_importable(directory: Path) -> None:
 def _find_attribute(path: str, module: ModuleType, attribute: str) -> object:
     found: object = module
     for name in attribute.split("."):
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            raise AppLoadError(f"{path}: there is no {name!r}{_suggestion(found, name)}") from None
+        # A module, too, may do anything when it is asked for what it has.
+        with _own_code(path):
+            try:
+                found = getattr(found, name)
+            except AttributeError:
+                raise AppLoadError(f"{path}: there is no {name!r}{_suggestion(found, name)}") from None
     return found
 
 
@@ -126,9 +138,9 @@ def _call_factory(path: str, factory: object) -> object:
 def _own_code(name: str) -> Iterator[None]:
     try:
         yield
-    except AppLoadError:
+    except (AppLoadError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever an application raises, its path is named
+    except BaseException as error:  # noqa: BLE001  # whatever an application raises, its path is named
         text = str(error).partition("\n")[0]
         raise AppLoadError(f"{name} raised {type(error).__name__}" + (f": {text}" if text else "")) from _trim(error)
 

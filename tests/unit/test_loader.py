@@ -134,6 +134,8 @@ def test_what_is_not_there_is_named(directory, path, factory, message):
         ("1 / 0", "broken_app raised ZeroDivisionError: division by zero"),
         ("import sys; sys.exit(4)", "broken_app raised SystemExit: 4"),
         ("raise ValueError", "broken_app raised ValueError"),
+        ("raise GeneratorExit", "broken_app raised GeneratorExit"),
+        ("def __getattr__(name): raise ImportError('late')", "broken_app:app raised ImportError: late"),
         ("x = (", "broken_app raised SyntaxError: '(' was never closed (broken_app.py, line 1)"),
     ],
 )
@@ -158,3 +160,20 @@ def test_a_factory_that_raises_is_the_cause(directory):
     assert str(error) == "good_app:explode raised RuntimeError: first line"
     assert isinstance(error.__cause__, RuntimeError)
     assert [frame.name for frame in traceback.extract_tb(error.__cause__.__traceback__)] == ["explode"]
+
+
+def test_ctrl_c_while_it_is_imported_is_no_error_of_the_application(directory):
+    (directory / "broken_app.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_app("broken_app:app")
+
+
+@pytest.mark.parametrize("path", ["good_app:app", "good_app.py"])
+def test_a_current_directory_that_has_been_removed_is_named(directory, monkeypatch, path):
+    removed = directory / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    removed.rmdir()
+    message = "the current directory cannot be used: No such file or directory; start the server anew"
+    assert str(refusal(path)) == message
+    assert callable(load_app(str(directory / "good_app.py")))
