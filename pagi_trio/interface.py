@@ -11,6 +11,7 @@ import trio
 
 from pagi_trio.errors import AppLoadError, ClientDisconnected
 from pagi_trio.foreign_loop import find_asyncio_framework
+from pagi_trio.mount import path_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +65,8 @@ class WSGIAdapter:
 
     hypercorn's wrapper gathers the body and makes the environ. It takes the end of a connection for the end of the
     body, an empty iterable for no response, and a name with an underscore for one with a hyphen; it has errors written
-    to standard output, and knows neither `write` nor the length of a chunked body. All are put right here.
+    to standard output, knows neither `write` nor the length of a chunked body, and answers 404 where a proxy has cut
+    `root_path` off. All are put right here.
     """
 
     def __init__(self, app: WSGIApp) -> None:
@@ -85,7 +87,10 @@ class WSGIAdapter:
 
         if scope["type"] == "http":
             # A client could otherwise say what a proxy says, or takes away: X_Forwarded_User is HTTP_X_FORWARDED_USER.
-            scope = {**scope, "headers": [one for one in scope["headers"] if b"_" not in one[0]]}
+            headers = [one for one in scope["headers"] if b"_" not in one[0]]
+            # A proxy may have cut it, and /apix is not below /api.
+            path = scope["root_path"] + path_below(scope)
+            scope = {**scope, "headers": headers, "path": path}
         # hypercorn has types of its own for the same shapes.
         call = cast("App", self._wrapper)
         await call(scope, receive_or_raise, send, trio.to_thread.run_sync, trio.from_thread.run)

@@ -43,5 +43,6 @@ class Phase:
     ) -> None:
         self._seconds = trio.current_time() - self._started
         if exc_type is not None:
-            self.outcome = "cancelled" if issubclass(exc_type, trio.Cancelled) else "failed"
+            is_stopped = issubclass(exc_type, trio.Cancelled | KeyboardInterrupt)
+            self.outcome = "cancelled" if is_stopped else "failed"
         _log.info("%s %s in %.3f s", self.name, self.outcome, self._seconds)

@@ -129,6 +129,21 @@ async def test_the_environ_says_what_pep3333_asks_for(pagi_serve, raw):
     assert environ["SERVER_PORT"] == str(server.port)
 
 
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [("/base", "/"), ("/base/", "/"), ("/base/x", "/x"), ("/", "/"), ("/x", "/x"), ("/basex", "/basex")],
+)
+async def test_the_path_is_what_is_below_the_mount_whether_or_not_the_proxy_has_cut_it(pagi_serve, raw, path, below):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [f"{environ['SCRIPT_NAME']} {environ['PATH_INFO']}".encode()]
+
+    server = await pagi_serve(app, root_path="/base")
+    async with raw(server) as client:
+        await client.send(GET % path.encode())
+        assert (await client.read_response())[2] == f"/base {below}".encode()
+
+
 async def test_the_port_of_a_unix_socket_is_the_usual_one_of_its_scheme(pagi_serve, tmp_path):
     def app(environ, start_response):
         start_response("200 OK", [])
