@@ -21,12 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics import Metrics, catalog
+from pagi_trio.metrics.application import ledger
 from pagi_trio.metrics.application.resolution import serving
 from pagi_trio.metrics.balance import CONNECTIONS
 from pagi_trio.metrics.meter import Meter
 from pagi_trio.metrics.server_metrics import ServerMetrics
 
 from .facade import context_of, counting, counting_beside, counting_workers, lines, metrics
+from .stores import stopping_at_each_line
 
 __all__ = ["metrics"]
 
@@ -449,6 +451,21 @@ def test_tests_one_after_another_begin_at_0(metrics):
         with counting() as server:
             hits.inc()
             assert lines(server) == {"shop_hits_total": 1}
+
+
+@pytest.mark.trio
+async def test_ctrl_c_in_the_application_does_not_come_while_a_label_set_gets_its_number(metrics):
+    """Or it would have one that is on no page."""
+    paths = metrics.counter("paths_total", "Paths.", labels=["path"])
+    protected = []
+    with (
+        counting() as server,
+        stopping_at_each_line({ledger.__file__}, lambda: protected.append(trio.lowlevel.currently_ki_protected())),
+    ):
+        paths.labels(path="/")
+        assert lines(server)['shop_paths_total{path="/"}'] == 0
+    assert len(protected) > 10
+    assert all(protected)
 
 
 # Threads and tasks

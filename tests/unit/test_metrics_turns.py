@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
+from trio.lowlevel import currently_ki_protected
 
+import pagi_trio.metrics.application.turns as turns_module
 from pagi_trio.metrics.application.region import REGION_BYTES, Region
 from pagi_trio.metrics.application.turns import Turns
+
+from .stores import stopping_at_each_line
 
 
 @pytest.fixture
@@ -24,6 +28,18 @@ def test_a_step_that_comes_in_the_middle_of_another_is_taken_after_it(turns):
 
     turns.take(first)
     assert done == ["first", "second"]
+
+
+@pytest.mark.trio
+async def test_ctrl_c_in_the_application_does_not_come_while_a_turn_is_taken(turns):
+    """At no line of it, or the region would be taken for good, and no series would ever get a place again."""
+    protected = []
+    with stopping_at_each_line({turns_module.__file__}, lambda: protected.append(currently_ki_protected())):
+        turns.take(protected.clear)
+        turns.take(lambda: None)
+    assert len(protected) > 5
+    assert all(protected)
+    assert not currently_ki_protected()
 
 
 def test_a_thread_does_not_wait_for_the_step_of_another_which_takes_its_step_too(turns):

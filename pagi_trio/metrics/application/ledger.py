@@ -12,6 +12,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from trio.lowlevel import enable_ki_protection
+
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application.histogram_value import HistogramValue
 from pagi_trio.metrics.application.naming import full_name
@@ -114,6 +116,7 @@ class Ledger:
             for value in book.values.values():
                 value.detach_in_child()
 
+    @enable_ki_protection
     def enter(self, handle: Bound, server: object) -> Value | None:
         """Give a handle what it counts into; None if nothing is counted here."""
         if not self.is_open:

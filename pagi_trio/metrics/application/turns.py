@@ -12,6 +12,8 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from trio.lowlevel import enable_ki_protection
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -39,10 +41,12 @@ class Turns:
         self._steps: deque[Callable[[], None]] = deque()
         self._owners: dict[str, object] = {}
 
+    @enable_ki_protection
     def take(self, step: Callable[[], None]) -> None:
         """Have something done to the region: by this thread, or by whoever is at it, who looks again when it is done.
 
-        That may be this thread itself, which a finalizer or a signal handler has interrupted.
+        That may be this thread itself, which a finalizer or a signal handler has interrupted. Ctrl-C comes afterwards,
+        or it would leave the region taken for good.
 
         Args:
             step: What is done. It must not raise: another thread would get it.
