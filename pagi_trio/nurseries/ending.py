@@ -67,10 +67,9 @@ class Ending:
             code: What it ended with.
             side: Whose Close frame came first: client, server, or none.
         """
-        counted = self._counted
+        counted, self._counted = self._counted, None
         if isinstance(counted, TimedScope):
             self._connection.service.meter.add(websocket_closed(code, side))
-            self._counted = None
         if counted is not None:
             counted.leave()
 

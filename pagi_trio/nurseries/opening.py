@@ -5,10 +5,11 @@ Source: RFC 6455 section 4.2; the ASGI extension websocket.http.response.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pagi_trio.errors import AppProtocolError
-from pagi_trio.nurseries.exchange import HTTPExchange
+from pagi_trio.nurseries.exchange import CLIENT_LEFT, HTTPExchange
 from pagi_trio.wire.deflate import negotiate
 from pagi_trio.wire.handshake import accept_response, read_handshake
 from pagi_trio.wire.response import error_response
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Opening:
     """One handshake, until it has been answered."""
 
-    __slots__ = ("_connection", "_denial", "_head", "_refused", "_request")
+    __slots__ = ("_connection", "_denial", "_head", "_refused", "_request", "_started")
 
     def __init__(self, connection: Connection, head: Head) -> None:
         """Read the request.
@@ -36,6 +37,7 @@ class Opening:
         self._request = read_handshake(head.line.method, head.headers)
         self._denial: HTTPExchange | None = None
         self._refused = False
+        self._started = perf_counter() if connection.service.is_timed else 0.0
 
     @property
     def subprotocols(self) -> list[str]:
@@ -69,6 +71,7 @@ class Opening:
             extensions=None if deflate is None else deflate.header,
             headers=message.get("headers", ()),
         )
+        self._log_access(101)
         return response, deflate
 
     async def deny(self, message: SendMessage) -> None:
@@ -117,12 +120,21 @@ class Opening:
             await self._begin().fail(logged=True)
 
     def leave(self) -> None:
-        """Count out a denial that was an event stream."""
+        """Take leave of one that was not accepted: count out a denial, and see that the access log has its line."""
         if self._denial is not None:
             self._denial.leave()
+        elif not self._refused:
+            self._log_access(CLIENT_LEFT)
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own, if no answer has begun."""
         if self._denial is None:
             self._refused = True
             self._connection.transport.post(error_response(status, reason, self._connection.service.date.line()))
+            self._log_access(status)
+
+    def _log_access(self, status: int) -> None:
+        """Add a line to the access log, if there is one."""
+        access = self._connection.service.access
+        if access is not None:
+            access.add(self._connection.client, self._head.line, status, 0, self._started)

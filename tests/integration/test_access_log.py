@@ -11,6 +11,7 @@ import trio
 
 from pagi_trio import testing
 from pagi_trio.errors import ConfigError
+from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 
 from .conftest import RawClient, hello, respond
 
@@ -111,6 +112,59 @@ async def test_a_denied_handshake_has_one_line_whatever_its_application_leaves_u
     async with testing.serve(app, raise_app_exceptions=False, lifespan="off", access_log=str(log)) as server:
         assert await exchange(server, raw, OPENING) == [status]
     assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", status, size)]
+
+
+async def test_an_accepted_handshake_has_its_line_as_soon_as_it_is_answered(raw, log):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    async with testing.serve(app, lifespan="off", access_log=str(log)) as server, raw(server) as client:
+        await client.send(OPENING)
+        assert (await client.read_head())[0] == 101
+        with trio.fail_after(10):
+            while not log.read_text():
+                await trio.sleep(0.01)
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 101, 0)]
+
+
+async def test_a_client_that_leaves_before_its_handshake_is_answered_has_its_line(raw, log):
+    async def app(scope, receive, send):
+        await receive()
+        arrived.set()
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    arrived = trio.Event()
+    async with testing.serve(app, lifespan="off", access_log=str(log)) as server, raw(server) as client:
+        await client.send(OPENING)
+        await arrived.wait()
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 499, 0)]
+
+
+async def test_a_handshake_that_the_server_refuses_has_its_line(raw, log):
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "websocket.disconnect":
+            arrived.set()
+
+    arrived = trio.Event()
+    async with testing.serve(app, lifespan="off", access_log=str(log)) as server:
+        async with raw(server) as client:
+            # More than is kept of what comes too early.
+            await client.send(OPENING.replace(b"GET /", b"GET /early", 1) + bytes(2 * READ_AHEAD_BYTES))
+            assert (await client.read_head())[0] == 400
+        assert await exchange(server, raw, OPENING.replace(b"dGhlIH", b"", 1)) == [400]
+        arrived = trio.Event()
+        async with raw(server) as client:
+            await client.send(OPENING.replace(b"GET /", b"GET /late", 1))
+            await arrived.wait()
+            server.handle.shutdown()
+            assert (await client.read_head())[0] == 503
+    assert [(request, status) for _, request, status, _ in lines(log)] == [
+        ("GET /early HTTP/1.1", 400),
+        ("GET / HTTP/1.1", 400),
+        ("GET /late HTTP/1.1", 503),
+    ]
 
 
 async def test_pipelined_requests_have_a_line_each_in_order(raw, log):
