@@ -199,7 +199,8 @@ class HTTP1Connection(Connection):
         self.buffer = b""
         log.info("%s: answered %d: %s", self, error.status, error)
         if self.service.access is not None:
-            self.service.access.add(self.peer, head and head.line, error.status, 0, perf_counter())
+            line = None if head is None else head.line
+            self.service.access.add(self.peer, line, error.status, 0, perf_counter())
         self.reason = REFUSALS.get(error.status, "protocol_error")
         extra = b""
         if error.status == 426:
