@@ -140,7 +140,8 @@ def render(metrics: ServerMetrics, *, openmetrics: bool) -> Iterator[bytes]:
                 metrics.meter.add(_ERRORS)
                 if family.name not in metrics.unwritable:
                     metrics.unwritable.add(family.name)
-                    _log.error("the metric %s cannot be written, and is left out: %s", family.name, error)
+                    # prometheus_client adds all of the samples to what it says.
+                    _log.error("the metric %s cannot be written, and is left out: %.200s", family.name, error)
     if openmetrics:
         yield b"# EOF\n"
 
