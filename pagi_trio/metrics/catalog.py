@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics.table import CATALOG, CLOSE_CODES, CLOSE_REASONS, CLOSE_SIDES, INFO, Aggregation, Kind, Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "CATALOG",
@@ -64,6 +67,10 @@ def _lay_out() -> tuple[Series, ...]:
             place += laid_out[-1].width
     return tuple(laid_out)
 
+
+_LIKENESS: Final = 0.7
+"""How like a metric's name another must be to be taken for it, as difflib has it: names that have nothing but their
+``pagi_`` and ``_total`` in common are up to 0.68."""
 
 SERIES: Final[tuple[Series, ...]] = _lay_out()
 
@@ -123,12 +130,22 @@ def is_by_slot(name: str) -> bool:
     return metric is not None and metric.aggregation == "slot"
 
 
+def misnamed(name: str, others: Iterable[str] = ()) -> str:
+    """Say that there is no metric of a name, and which may be meant.
+
+    Args:
+        name: The name.
+        others: Names beside those of the catalog.
+    """
+    near = get_close_matches(name, [*_NAMES, *others], n=1, cutoff=_LIKENESS)
+    return f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
 def _misfit(name: str, labels: dict[str, str]) -> str:
     """Say in one line why a name with these labels is no series, and what would be."""
     metric = _METRICS.get(name)
     if metric is None:
-        near = get_close_matches(name, _NAMES, n=1)
-        return f"no metric {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return misnamed(name)
     wanted = dict(metric.labels)
     if labels.keys() != wanted.keys():
         names = ", ".join(wanted) or "no labels"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pagi_trio.metrics import catalog
 from pagi_trio.metrics.application.aggregation import Sample, aggregate
-from pagi_trio.metrics.application.lookup import read
+from pagi_trio.metrics.application.lookup import names, read
 from pagi_trio.metrics.application.naming import RESERVED
 from pagi_trio.metrics.catalog import SERIES
 from pagi_trio.metrics.histogram import HISTOGRAMS, histogram, part_of
@@ -83,9 +83,11 @@ class Snapshot:
             KeyError: If there is no such series; the message names what fits.
         """
         if not name.startswith(RESERVED):
-            value = read(self.application(), name, labels)
-            if value is not None:
-                return value
+            families = self.application()
+            value = read(families, name, labels)
+            if value is None:
+                raise KeyError(catalog.misnamed(name, names(families)))
+            return value
         if catalog.is_by_slot(name):
             by_slot = dict(self._by_slot(catalog.index(name)))
             if labels.keys() != {WORKER_LABEL} or labels[WORKER_LABEL] not in by_slot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final  # Any is what applications put into their state
 from urllib.parse import urlsplit
 
 from pagi_trio.testing.network import Connecting
@@ -57,7 +57,7 @@ class Served:
         return parts.port or _PORTS[parts.scheme]
 
     @property
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:  # type: ignore[explicit-any]  # a test knows what it is
         """What the application's lifespan has put into its state."""
         return self.handle.state
 

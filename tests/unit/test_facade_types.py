@@ -1,4 +1,4 @@
-"""What a type checker says of code that uses `Metrics`."""
+"""What a type checker says of code that uses `Metrics`, and of tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RIGHT = """
 from typing import assert_type
 
+from pagi_trio import testing
 from pagi_trio.metrics import Metrics
 from pagi_trio.metrics.application.handles import Counter, Gauge, Histogram, Timer
 from pagi_trio.metrics.application.labelled import Labelled
@@ -47,6 +48,14 @@ async def main() -> None:
     with work.labels(kind="block").time():
         number = 1
     print(number)
+
+
+async def app(scope: object, receive: object, send: object) -> None: ...
+
+
+async def test_a_room_is_empty(pagi_client: testing.StartClient) -> None:
+    client = await pagi_client(app)
+    assert client.state["rooms"]["tea"].members == []
 
 
 remove = metrics.add_batch_callback(lambda: logins.labels(method="oauth").inc(2))

@@ -64,8 +64,8 @@ def test_a_gauge_that_nobody_has_set_has_no_value_unless_it_is_a_sum(metrics, wo
         ("shop_sizes_bucket", {"le": "2"}, "shop_sizes_bucket has no le='2'; it is one of 1.0, +Inf"),
         ("shop_sizes_sum", {"le": "1.0"}, "shop_sizes_sum takes no labels; got le"),
         ("shop_each", {}, "shop_each takes worker; got none"),
-        ("shop_orders", {"country": "at"}, "no metric 'shop_orders'"),
-        ("shop_order_total", {"country": "at"}, "no metric 'shop_order_total'"),
+        ("shop_orders", {"country": "at"}, "no metric 'shop_orders'; did you mean 'shop_orders_total'?"),
+        ("shop_order_total", {"country": "at"}, "no metric 'shop_order_total'; did you mean 'shop_orders_total'?"),
     ],
 )
 def test_what_does_not_fit_is_said(metrics, name, labels, why):

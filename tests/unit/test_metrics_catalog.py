@@ -132,6 +132,11 @@ def test_what_is_no_series_is_told_what_is(name: str, labels: dict[str, str], sa
     assert "\n" not in caught.value.args[0]
 
 
+def test_a_name_with_little_in_common_is_taken_for_no_other() -> None:
+    for name in ("pagi_http_requests_total", "pagi_http_request_total", "pagi_requests_total"):
+        assert catalog.misnamed(name) == f"no metric {name!r}"
+
+
 def test_the_reference_page_is_what_the_catalog_renders() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
     assert page.read_text(encoding="utf-8") == reference.render()

@@ -51,6 +51,11 @@ def read(families: Iterable[AppFamily], name: str, labels: Mapping[str, str]) ->
     return None
 
 
+def names(families: Iterable[AppFamily]) -> list[str]:
+    """Return all names that samples of these metrics may have."""
+    return [one.family.name + suffix for one in families for suffix in _SUFFIXES[one.family.kind]]
+
+
 def _check(family: Family, name: str, suffix: str, labels: Mapping[str, str]) -> None:
     wanted = [*family.labels]
     if suffix == "_bucket":
