@@ -66,8 +66,8 @@ class Snapshot:
         self._sources = reading.sources
         self.pids: Mapping[str, int] = reading.pids
 
-    def application(self) -> list[AppFamily]:
-        """Return the application's own metrics, aggregated over the processes that share the store."""
+    def application(self) -> Iterator[AppFamily]:
+        """Yield the application's own metrics, aggregated over the processes that share the store."""
         return aggregate(self._sources).families
 
     def value(self, name: str, /, **labels: str) -> float:

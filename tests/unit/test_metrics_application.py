@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from math import fsum, inf
 
 import pytest
@@ -228,6 +229,25 @@ def test_the_newest_process_defines_a_name(server):
     server.spawn(2).put(other, ("/a",), [4.0], stamp=WRITTEN)
     assert server.page().conflicts == {"hits"}
     assert server.samples("hits") == [Sample("", {"path": "/a"}, 4.0)]
+
+
+def test_families_are_put_together_one_by_one_so_that_others_can_run_in_between(server):
+    server.spawn(1).put(COUNTER, ("/a",), [1.0])
+    server.spawn(2).put(SUMMARY, (), [1.0, 2.0])
+    taken = []
+
+    class Values(list):
+        def __getitem__(self, place):
+            taken.append(place)
+            return super().__getitem__(place)
+
+    sources = [server.live[slot].source for slot in (2, 1)]
+    sources = [replace(one, reading=one.reading._replace(values=Values(one.reading.values))) for one in sources]
+    families = aggregate(sources).families
+    assert next(families).family == SUMMARY
+    before = len(taken)
+    assert next(families).family == COUNTER
+    assert 0 < before < len(taken)
 
 
 def test_the_newest_process_says_what_a_metric_is_for(server):

@@ -146,7 +146,7 @@ def test_a_store_of_one_process_has_no_file_and_names_no_process() -> None:
     Worker(store, 1, 1)
     assert store.fd == -1
     assert store.snapshot().pids == {}
-    assert store.snapshot().application() == []
+    assert list(store.snapshot().application()) == []
 
 
 # Over processes

@@ -65,11 +65,11 @@ class Aggregate(NamedTuple):
     """What all sources say together.
 
     Attributes:
-        families: One for each name.
+        families: One for each name, made as it is asked for: of many series, each takes milliseconds.
         conflicts: The names that sources define differently at present.
     """
 
-    families: list[AppFamily]
+    families: Iterator[AppFamily]
     conflicts: set[str]
 
 
@@ -99,13 +99,14 @@ def aggregate(sources: Iterable[Source]) -> Aggregate:
         sources: In any order; at most one of them without a slot.
     """
     named, conflicts = _by_name(sources)
-    families = []
-    for parts in named.values():
-        # What is said to people may differ, and the newest comes right behind the dead.
-        first, *others = parts
-        family = (others[0] if first[0].slot is None and others else first)[1].family
-        families.append(AppFamily(family, list(_SAMPLES[family.kind](family, parts))))
-    return Aggregate(families, conflicts)
+    return Aggregate(map(_put_together, named.values()), conflicts)
+
+
+def _put_together(parts: list[Part]) -> AppFamily:
+    # What is said to people may differ, and the newest comes right behind the dead.
+    first, *others = parts
+    family = (others[0] if first[0].slot is None and others else first)[1].family
+    return AppFamily(family, list(_SAMPLES[family.kind](family, parts)))
 
 
 def _by_name(sources: Iterable[Source]) -> tuple[dict[str, list[Part]], set[str]]:
