@@ -134,8 +134,12 @@ async def serve_at(  # noqa: PLR0913, PLR0917 - what `serve` takes, and started 
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     mode: Literal["asgi", "wsgi"] | None = None,
     task_status: trio.TaskStatus[Handle] = trio.TASK_STATUS_IGNORED,
+    watch: Callable[[Server], object] | None = None,
 ) -> None:
-    """Do what `serve` does, at these addresses; at none, where connections come by `Listeners.admit` alone."""
+    """Do what `serve` does, at these addresses; at none, where connections come by `Listeners.admit` alone.
+
+    ``watch`` is called with the server before anything of it runs.
+    """
     if config.is_supervised:
         raise ConfigError(
             "serve() runs one process: workers, max_requests and reload are for the command, "
@@ -147,6 +151,8 @@ async def serve_at(  # noqa: PLR0913, PLR0917 - what `serve` takes, and started 
         listeners = open_listeners(binds, config.backlog, scheme=config.scheme)
         resources.callback(close_all, listeners)
         server = Server(app, config, mode, resources, meter=meter, listeners=listeners)
+        if watch is not None:
+            watch(server)
         try:
             # One process is its own one worker.
             with ActiveScope(meter.owner, _SPAWNS, _WORKERS):

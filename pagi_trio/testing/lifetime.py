@@ -18,7 +18,7 @@ from pagi_trio.testing.served import Served
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pagi_trio.server import Handle
+    from pagi_trio.server import Handle, Server
 
 S = TypeVar("S", bound=Served)
 
@@ -66,14 +66,17 @@ class Lifetime:
         finally:
             self._ended.set()
 
-    def present(self, served: S) -> S:
-        """Take what the test gets of the server, now that it has started."""
-        self._served = served
-        service = self.handle.server.service
+    def watch(self, server: Server) -> None:
+        """Learn of the server before it runs: an application may fail as soon as it has started."""
+        service = server.service
         self.errors.listen(service)
         if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
             # Time that a test lets pass in one go has passed for every deadline.
             service.standstill_s = math.inf
+
+    def present(self, served: S) -> S:
+        """Take what the test gets of the server, now that it has started."""
+        self._served = served
         return served
 
     def cut_clients(self) -> None:

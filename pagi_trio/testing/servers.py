@@ -12,7 +12,7 @@ import trio.testing
 
 from pagi_trio.config import Config
 from pagi_trio.errors import ConfigError, LifespanFailedError
-from pagi_trio.server import Handle, serve, serve_at
+from pagi_trio.server import Handle, serve_at
 from pagi_trio.testing.app_errors import set_context, unwrap
 from pagi_trio.testing.autojump import is_autojump, keep_time_for_threads, let_time_go_on
 from pagi_trio.testing.lifetime import Lifetime
@@ -76,7 +76,7 @@ class Servers:
             )
         settings = _settings({"bind": "127.0.0.1:0", **config})
         one = Lifetime(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
-        handle = await self._start(one, partial(serve, app, settings))
+        handle = await self._start(one, partial(serve_at, settings.bind, app, settings, watch=one.watch))
         url = handle[0]
         network = Network(partial(_open_socket, url), one.errors)
         if url.startswith("unix:"):
@@ -101,7 +101,7 @@ class Servers:
             import pagi_trio.testing.http_client  # noqa: F401, PLC0415 - before anything has started
         self._resources.enter_context(keep_time_for_threads())
         one = Lifetime(raise_app_exceptions=raise_app_exceptions, allow_open_streams=allow_open_streams)
-        handle = await self._start(one, partial(serve_at, (), app, settings))
+        handle = await self._start(one, partial(serve_at, (), app, settings, watch=one.watch))
         network = Network(MemoryListener(handle.server).connect, one.errors)
         return one.present(Client(handle, f"http://{ADDRESS[0]}", self._nursery, network, one.log))
 

@@ -268,6 +268,17 @@ async def test_a_failed_shutdown_is_an_error_of_the_test(serving):
             pass
 
 
+async def test_a_failure_right_behind_the_start_is_an_error_of_the_test(serving):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise ValueError("of a task in its lifespan")
+
+    with pytest.raises(ValueError, match="of a task"):
+        async with serving(app):
+            pass
+
+
 async def test_a_shutdown_that_the_application_reports_as_failed_is_an_error_of_the_test(serving):
     async def app(scope, receive, send):
         await receive()
