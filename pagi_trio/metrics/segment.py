@@ -9,7 +9,8 @@ import time
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from pagi_trio.metrics.application.region import REGION_BYTES, RegionReader
+from pagi_trio.metrics.application.region import REGION_BYTES
+from pagi_trio.metrics.application.region_reader import RegionReader
 from pagi_trio.metrics.balance import PLACES
 
 if TYPE_CHECKING:

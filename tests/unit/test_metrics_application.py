@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics.application.aggregation import REMOVED, WRITTEN, Sample, Source, absorb, aggregate, worker_label
-from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, Family, Region, RegionReader
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, Family, Region
+from pagi_trio.metrics.application.region_reader import RegionReader
 
 COUNTER = Family("hits", "counter", "Hits.", ("path",))
 SUMMARY = Family("size", "summary")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagi_trio.metrics.application import region as layout
-from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, TEXT_BYTES, Family, Region, RegionReader
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, TEXT_BYTES, Family, Region
+from pagi_trio.metrics.application.region_reader import RegionReader
 
 COUNTER = Family("hits", "counter", "Hits.", ("path",))
 HISTOGRAM = Family("seconds", "histogram", "How long.", ("path",), bounds=("1.0", "5.0", "+Inf"))
@@ -141,10 +142,10 @@ def test_a_cleared_region_is_another_for_its_reader(region, reader):
 
 def test_what_an_earlier_writer_left_is_no_record(area, region, reader):
     region.add_series(COUNTER, ("/a",), [1.0])
-    committed = region._words[layout._COMMITTED]
+    committed = region._words[layout.COMMITTED]
     region.clear()
     # A reader may see a new count before the record that it is about.
-    region._words[layout._COMMITTED] = committed
+    region._words[layout.COMMITTED] = committed
     assert reader.read().groups == {}
 
 
@@ -162,7 +163,7 @@ def test_a_cleared_region_has_no_number_that_a_later_record_could_show(area, reg
 
 def test_a_damaged_record_waits_for_the_next_time(area, region, reader):
     region.add_series(COUNTER, ("/a",), [1.0])
-    start = layout._TEXT_AT + region._words[layout._COMMITTED]
+    start = layout.TEXT_AT + region._words[layout.COMMITTED]
     region.add_series(COUNTER, ("/b",), [2.0])
     region.add_series(COUNTER, ("/c",), [3.0])
     for place in range(start, start + 16):
@@ -179,8 +180,8 @@ def test_a_copy_is_equal_and_touches_no_more(region):
     copy = Region(octets)
     copy.copy_from(region)
     assert RegionReader(octets).read() == RegionReader(region._octets).read()
-    assert octets[layout._TEXT_AT + region._words[layout._COMMITTED]] == 0xAA
-    assert octets[layout._VALUES_AT + 8 * region._words[layout._USED_CELLS]] == 0xAA
+    assert octets[layout.TEXT_AT + region._words[layout.COMMITTED]] == 0xAA
+    assert octets[layout.VALUES_AT + 8 * region._words[layout.USED_CELLS]] == 0xAA
     copy.add_series(COUNTER, ("/b",))
     assert copy.find(COUNTER, ("/a",)) == region.find(COUNTER, ("/a",))
     assert region.find(COUNTER, ("/b",)) is None

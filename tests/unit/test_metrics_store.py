@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import pagi_trio.metrics.application.region as region_module
+import pagi_trio.metrics.application.region_reader as reader_module
 import pagi_trio.metrics.segment as segment_module
 import pagi_trio.metrics.store as store_module
 from pagi_trio.errors import WorkerError
@@ -386,7 +386,7 @@ def test_what_interrupts_a_reader_may_read_as_well(share: Callable[[int], Store]
         told.append(jobs(store.snapshot()))
 
     def read_interrupted() -> None:
-        with stopping_at_each_line({store_module.__file__, region_module.__file__}, read):
+        with stopping_at_each_line({store_module.__file__, reader_module.__file__}, read):
             read()
 
     # One that waits for itself does so for ever.

@@ -20,7 +20,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.samples import Exemplar
 
 from pagi_trio.metrics.application.aggregation import Source, absorb, aggregate
-from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, Region, RegionReader
+from pagi_trio.metrics.application.region import CELLS, REGION_BYTES, SHARES, Region
+from pagi_trio.metrics.application.region_reader import RegionReader
 from pagi_trio.metrics.application.turns import Turns
 from pagi_trio.metrics.exporters.families import merge, to_prometheus
 from pagi_trio.metrics.exporters.prometheus_values import install
@@ -685,7 +686,8 @@ IN_THE_DEFAULT_REGISTRY = """
 import mmap, os
 from pagi_trio.metrics.application.aggregation import Source, aggregate
 from pagi_trio.metrics.exporters.prometheus_values import install
-from pagi_trio.metrics.application.region import REGION_BYTES, Region, RegionReader
+from pagi_trio.metrics.application.region import REGION_BYTES, Region
+from pagi_trio.metrics.application.region_reader import RegionReader
 from pagi_trio.metrics.application.turns import Turns
 
 area = memoryview(mmap.mmap(-1, REGION_BYTES))

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pagi_trio.metrics.application.region import Family, Group, Kind, Reading, Region
+    from pagi_trio.metrics.application.region import Family, Group, Kind, Region
+    from pagi_trio.metrics.application.region_reader import Reading
 
 REMOVED: Final = -1.0
 """The time stamp of a gauge's series that its process has removed. What was counted is never removed."""

@@ -20,11 +20,10 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 REGION_BYTES: Final = 4 << 20
 """Memory that nobody touches is never allocated, so the size costs address space alone."""
@@ -36,19 +35,23 @@ SHARES: Final = 4
 """A living process has one part of so many: an application of a thousand series fills an eighth of that, and more is
 a mistake in its labels, which this bounds."""
 
-_HEADER_BYTES: Final = 64
-_VALUES_AT: Final = _HEADER_BYTES
-_STAMPS_AT: Final = _VALUES_AT + 8 * CELLS
-_TEXT_AT: Final = _STAMPS_AT + 8 * CELLS
-TEXT_BYTES: Final = REGION_BYTES - _TEXT_AT
+# Where the parts are, in bytes from where the region begins.
+HEADER_BYTES: Final = 64
+VALUES_AT: Final = HEADER_BYTES
+STAMPS_AT: Final = VALUES_AT + 8 * CELLS
+TEXT_AT: Final = STAMPS_AT + 8 * CELLS
+TEXT_BYTES: Final = REGION_BYTES - TEXT_AT
 
 # Words of the header.
-_COMMITTED: Final = 0
-_USED_CELLS: Final = 1
-_EPOCH: Final = 2
+COMMITTED: Final = 0
+USED_CELLS: Final = 1
+EPOCH: Final = 2
 
-_HEAD: Final = struct.Struct("=II")
-_SALT_MASK: Final = 0xFFFFFFFF
+HEAD: Final = struct.Struct("=II")
+"""What a record begins with: its length and its checksum."""
+
+SALT_MASK: Final = 0xFFFFFFFF
+"""What of the epoch salts the checksum, which has four bytes."""
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "summary"]
 
@@ -116,20 +119,6 @@ class Group:
     series: tuple[Series, ...] = ()
 
 
-class Reading(NamedTuple):
-    """A copy of a region at one moment.
-
-    Attributes:
-        groups: The families by name. Never changed: a later reading has another.
-        values: The value of each cell.
-        stamps: The time stamp of each cell.
-    """
-
-    groups: Mapping[str, Group]
-    values: Sequence[float]
-    stamps: Sequence[float]
-
-
 class Region:
     """What the one process that writes a region sees of it.
 
@@ -149,7 +138,7 @@ class Region:
     def __init__(self, area: memoryview[int]) -> None:
         self._octets = area
         self._shares = 1
-        self._words, self.values, self.stamps = _views(area)
+        self._words, self.values, self.stamps = views_of(area)
         self._groups: dict[str, Group] = {}
         self._places: dict[tuple[int, tuple[str, ...]], int] = {}
 
@@ -159,10 +148,10 @@ class Region:
 
     def clear(self) -> None:
         """Empty it, also of what another process that is gone has written."""
-        used = self._words[_USED_CELLS]
-        self._words[_COMMITTED] = 0
-        self._words[_USED_CELLS] = 0
-        self._words[_EPOCH] += 1
+        used = self._words[USED_CELLS]
+        self._words[COMMITTED] = 0
+        self._words[USED_CELLS] = 0
+        self._words[EPOCH] += 1
         # A reader may see the next writer's record before its cells.
         self.values[:used] = self.stamps[:used] = memoryview(bytes(8 * used)).cast("d")
         self._groups.clear()
@@ -196,7 +185,7 @@ class Region:
             return group
         record = [family.name, family.kind, family.help, family.labels, family.mode, family.unit, family.bounds]
         # Series name their family by the place of its record, so that a name may come again.
-        number = self._words[_COMMITTED]
+        number = self._words[COMMITTED]
         cell = self._append(record, (0.0,), (0.0,))
         if cell is None:
             return None
@@ -240,7 +229,7 @@ class Region:
         dropped = set(names)
         kept = {group.number: group for group in self._groups.values() if group.family.name not in dropped}
         places = self._places.copy()
-        used = self._words[_USED_CELLS]
+        used = self._words[USED_CELLS]
         values, stamps = self.values[:used].tolist(), self.stamps[:used].tolist()
         self.clear()
         for group in kept.values():
@@ -258,11 +247,11 @@ class Region:
 
         Only for a region that nobody reads meanwhile.
         """
-        cells, text = other._words[_USED_CELLS], _TEXT_AT + other._words[_COMMITTED]
+        cells, text = other._words[USED_CELLS], TEXT_AT + other._words[COMMITTED]
         self.values[:cells] = other.values[:cells]
         self.stamps[:cells] = other.stamps[:cells]
-        self._octets[_TEXT_AT:text] = other._octets[_TEXT_AT:text]
-        for word in (_EPOCH, _USED_CELLS, _COMMITTED):
+        self._octets[TEXT_AT:text] = other._octets[TEXT_AT:text]
+        for word in (EPOCH, USED_CELLS, COMMITTED):
             self._words[word] = other._words[word]
         self._groups = other._groups.copy()
         self._places = other._places.copy()
@@ -276,128 +265,24 @@ class Region:
         """Write and commit a record with its cells; return the first of them, or None without room."""
         # A label may be what os.fsdecode made of any bytes, which no page can have.
         text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-        start, first = self._words[_COMMITTED], self._words[_USED_CELLS]
-        end = start + _HEAD.size + len(text)
+        start, first = self._words[COMMITTED], self._words[USED_CELLS]
+        end = start + HEAD.size + len(text)
         if end > TEXT_BYTES // self._shares or first + len(values) > CELLS // self._shares:
             return None
         for cell, (value, stamp) in enumerate(zip(values, stamps, strict=True), first):
             self.values[cell] = value
             self.stamps[cell] = stamp
-        head = _HEAD.pack(len(text), zlib.crc32(text, self._words[_EPOCH] & _SALT_MASK))
-        self._octets[_TEXT_AT + start : _TEXT_AT + end] = head + text
-        self._words[_USED_CELLS] = first + len(values)
-        self._words[_COMMITTED] = end
+        head = HEAD.pack(len(text), zlib.crc32(text, self._words[EPOCH] & SALT_MASK))
+        self._octets[TEXT_AT + start : TEXT_AT + end] = head + text
+        self._words[USED_CELLS] = first + len(values)
+        self._words[COMMITTED] = end
         return first
 
 
-class _Parsed(NamedTuple):
-    """What a reader has taken in, up to one record's end. Never changed: reading on makes another.
-
-    Attributes:
-        epoch: The region's when its first record was read.
-        end: How many bytes of text that is.
-        cells: How many cells the series have.
-        families: By the place of their record.
-        groups: By name, those that are in force.
-    """
-
-    epoch: int
-    end: int
-    cells: int
-    families: Mapping[int, Family]
-    groups: Mapping[str, Group]
-
-
-class RegionReader:
-    """What any process sees of a region. It parses each record once.
-
-    Used from any thread, and by what interrupts a thread, such as a finalizer that reads as well, without a lock: it
-    goes on from what was whole, by one step. Who comes in between may parse the same once more.
-
-    Whether the numbers are still those of the same writer is for the caller to know: a region that is emptied
-    while it is read gives a mixture.
-
-    Args:
-        area: `REGION_BYTES` of memory, aligned to eight bytes.
-    """
-
-    __slots__ = ("_octets", "_parsed", "_stamps", "_values", "_words")
-
-    def __init__(self, area: memoryview[int]) -> None:
-        self._octets = area
-        self._words, self._values, self._stamps = _views(area)
-        self._parsed = self._nothing()
-
-    def _nothing(self) -> _Parsed:
-        return _Parsed(self._words[_EPOCH], 0, 0, {}, {})
-
-    def read(self) -> Reading:
-        """Return all families, series and numbers as they are now."""
-        parsed = self._parsed
-        if self._words[_EPOCH] != parsed.epoch:
-            parsed = self._nothing()
-        committed = min(self._words[_COMMITTED], TEXT_BYTES)
-        if committed < parsed.end:
-            parsed = self._nothing()
-        if committed > parsed.end:
-            parsed = _parse(parsed, bytes(self._octets[_TEXT_AT + parsed.end : _TEXT_AT + committed]))
-        self._parsed = parsed
-        cells = parsed.cells
-        return Reading(parsed.groups, self._values[:cells].tolist(), self._stamps[:cells].tolist())
-
-    def release(self) -> None:
-        """Let go of the memory; any further use raises ValueError."""
-        for view in (self._words, self._values, self._stamps, self._octets):
-            view.release()
-
-
-def _parse(parsed: _Parsed, text: bytes) -> _Parsed:
-    """Take in whole records; one that is not whole yet, and all after it, wait for the next time."""
-    epoch, end, cells, _, _ = parsed
-    families = dict(parsed.families)
-    groups = dict(parsed.groups)
-    fresh: dict[int, list[Series]] = {}
-    at = 0
-    while at + _HEAD.size <= len(text):
-        length, checksum = _HEAD.unpack_from(text, at)
-        payload = text[at + _HEAD.size : at + _HEAD.size + length]
-        # Nothing has the checksum 0 of nothing, which is what untouched memory says.
-        if not length or len(payload) < length or zlib.crc32(payload, epoch & _SALT_MASK) != checksum:
-            break
-        number = end + at
-        record = _decode(payload)
-        if isinstance(record, Family):
-            families[number] = record
-            groups[record.name] = Group(record, number, cells)
-            cells += 1
-        else:
-            number, labels = record
-            fresh.setdefault(number, []).append(Series(labels, cells))
-            cells += families[number].width
-        at += _HEAD.size + length
-    for number, series in fresh.items():
-        group = groups[families[number].name]
-        # A family that another of its name has replaced is gone with its series.
-        if group.number == number:
-            groups[group.family.name] = Group(group.family, number, group.cell, (*group.series, *series))
-    return _Parsed(epoch, end + at, cells, families, groups)
-
-
-def _views(area: memoryview[int]) -> tuple[memoryview[int], memoryview[float], memoryview[float]]:
+def views_of(area: memoryview[int]) -> tuple[memoryview[int], memoryview[float], memoryview[float]]:
     """Return the header's words, the values and the time stamps."""
     return (
-        area[:_HEADER_BYTES].cast("Q"),
-        area[_VALUES_AT:_STAMPS_AT].cast("d"),
-        area[_STAMPS_AT:_TEXT_AT].cast("d"),
+        area[:HEADER_BYTES].cast("Q"),
+        area[VALUES_AT:STAMPS_AT].cast("d"),
+        area[STAMPS_AT:TEXT_AT].cast("d"),
     )
-
-
-@lru_cache(maxsize=CELLS // SHARES)
-def _decode(payload: bytes) -> Family | tuple[int, tuple[str, ...]]:
-    """Return what a record says; the same object for every process that has the same record."""
-    record = json.loads(payload)
-    if isinstance(record[0], str):
-        name, kind, text, labels, mode, unit, bounds = record
-        return Family(name, kind, text, tuple(labels), mode, unit, tuple(bounds))
-    number, labels = record
-    return number, tuple(labels)
