@@ -75,6 +75,7 @@ class ServerMetrics:
 
         Raises:
             KeyError: If there is no such series; the message names what fits.
+            TypeError: If the value of a label is no text.
         """
         return self.snapshot().value(name, **labels)
 

@@ -81,7 +81,12 @@ class Snapshot:
 
         Raises:
             KeyError: If there is no such series; the message names what fits.
+            TypeError: If the value of a label is no text, as 404 is not.
         """
+        for label, given in labels.items():
+            if not isinstance(given, str):
+                # Nothing is counted under such a value, so that it would seem to be 0.
+                raise TypeError(f"{name}: the label {label} is text, not {given!r}")
         if not name.startswith(RESERVED):
             families = self.application()
             value = read(families, name, labels)

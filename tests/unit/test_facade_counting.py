@@ -252,6 +252,18 @@ def test_what_is_no_number_is_refused_by_name(metrics):
         assert set(lines(server).values()) == {0}
 
 
+def test_a_label_that_is_no_text_is_refused_by_name_where_numbers_are_read(metrics):
+    """It would seem to be 0, since what counts refuses it as well."""
+    answers = metrics.counter("answers_total", "Answers.", labels=["status"])
+    with counting() as server:
+        answers.labels(status="404").inc()
+        assert server.value("shop_answers_total", status="404") == 1
+        with pytest.raises(TypeError, match=r"^shop_answers_total: the label status is text, not 404$"):
+            server.value("shop_answers_total", status=404)
+        with pytest.raises(TypeError, match=r"^pagi_websocket_closes_total: the label code is text, not 1000$"):
+            server.value("pagi_websocket_closes_total", code=1000, side="client")
+
+
 def test_wrong_labels_are_refused_by_name(metrics):
     paths = metrics.counter("paths_total", "Paths.", labels=["path", "method"])
     paths.labels(path="/", method="GET")
