@@ -116,9 +116,10 @@ class _Transport(httpx.AsyncBaseTransport):
                         await http.send(*parts)
                     parts = []
         finally:
-            # Trio warns of generators that are left to the garbage collector.
-            if isinstance(body, AsyncGenerator):
-                await body.aclose()
+            # Trio warns of generators that are left to the garbage collector, and httpx's does not close the test's.
+            for reader in (body, getattr(request.stream, "_stream", None)):
+                if isinstance(reader, AsyncGenerator):
+                    await reader.aclose()
         with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
             await http.send(*parts, h11.EndOfMessage())
 

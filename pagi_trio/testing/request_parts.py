@@ -23,8 +23,10 @@ def encode_headers(headers: GivenHeaders) -> list[tuple[bytes, bytes]]:
 def encode_target(path: str) -> str:
     """Return a path, with its query, in ASCII; what is quoted already stays as it is.
 
-    As with httpx, it may be a whole URL, and need not begin with a slash; there is only one server to go to.
+    As with httpx, it may be a whole URL, and need not begin with a slash; there is only one server to go to. A fragment
+    is not sent.
     """
+    path = path.partition("#")[0]
     if _URL.match(path):
         path = path.partition("://")[2]
         path = path[len(path.split("/", 1)[0].split("?", 1)[0]) :]

@@ -52,6 +52,21 @@ async def test_requests_have_their_responses(link):
         assert (await client.get("/")).content == b""
 
 
+async def test_a_body_that_is_not_wanted_to_its_end_is_closed(link):
+    ended = []
+
+    async def too_long():
+        try:
+            yield b"long"
+        finally:
+            ended.append(True)
+
+    async with link(echo) as link, client_of(link) as client:
+        with pytest.raises(httpx.LocalProtocolError):
+            await client.post("/", content=too_long(), headers={"content-length": "2"})
+    assert ended
+
+
 async def test_bodies_stream_both_ways(link):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})

@@ -21,6 +21,8 @@ from pagi_trio.testing.request_parts import encode_target
         ("ws://testserver?name=ann", "/?name=ann"),
         ("/go?to=http://there/", "/go?to=http://there/"),
         ("//twice", "//twice"),
+        ("/chat?name=ann#top", "/chat?name=ann"),
+        ("http://testserver#top", "/"),
     ],
 )
 def test_a_path_or_url_is_the_target_that_the_one_server_is_asked_for(path, target):
