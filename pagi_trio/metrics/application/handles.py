@@ -257,7 +257,8 @@ class Timer(Histogram):
     def time(self) -> Timing:
         """Measure a block, as a context manager, or each call of a function, sync or async, as a decorator.
 
-        What ends by an exception or by cancellation is measured as well.
+        What ends by an exception or by cancellation is measured as well. Each block takes a call of its own: what is
+        kept, and entered by several tasks at a time, knows only when the last of them began.
         """
         return Timing(self)
 
