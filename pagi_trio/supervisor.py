@@ -36,9 +36,11 @@ from pagi_trio.nurseries.tls import create_ssl_context
 from pagi_trio.nurseries.worker import Blueprint
 from pagi_trio.nurseries.workers import Workers
 from pagi_trio.page import Page
+from pagi_trio.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from types import FrameType
 
     from pagi_trio.config import Config
     from pagi_trio.recruits import Recruits
@@ -50,7 +52,12 @@ SPARE_WORKERS: Final = 8
 """How many workers may be added to a running server: the store cannot grow. Each costs two slots, one for the worker
 that takes over from it; memory that is never touched costs nothing."""
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+SLACK_S: Final = 2.0
+"""What the whole may take beyond the graceful and the lifespan timeout, before it is ended all the same: the workers
+have half a second of it, scrapes in flight and the last push of numbers the rest."""
+
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (*_STOPS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 async def supervise(app: str, config: Config, *, factory: bool, notifier: Notifier, recruits: Recruits) -> bool:
@@ -137,12 +144,27 @@ class _Supervisor:
             # Or a signal that comes right at the end would be raised again, and end the process by force.
             signal.signal(one, signal.SIG_IGN)
         with trio.open_signal_receiver(*_SIGNALS) as signals:
+            self._watch_the_end()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             try:
                 await self._watch_over(signals)
             finally:
                 # Every worker has ended, and what it counted is kept.
                 await self._pushing.finish()
+
+    def _watch_the_end(self) -> None:
+        """Bound the end though this process stands still itself, as it does where nobody reads its standard error."""
+        watchdog = Watchdog(self._config, slack_s=SLACK_S, what="the server", before=self.workers.kill)
+        receive = {one: signal.getsignal(one) for one in _STOPS}
+
+        def take(number: int, frame: FrameType | None) -> None:
+            watchdog.start()
+            handler = receive[signal.Signals(number)]
+            assert callable(handler), "Trio's, which `open_signal_receiver` has set, and takes back"
+            handler(number, frame)
+
+        for one in _STOPS:
+            signal.signal(one, take)
 
     async def _watch_over(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
@@ -173,7 +195,7 @@ class _Supervisor:
 
     async def _take_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
-            if number in (signal.SIGTERM, signal.SIGINT) or (number == signal.SIGHUP and self._is_hung_up()):
+            if number in _STOPS or (number == signal.SIGHUP and self._is_hung_up()):
                 self._take_stop()
             elif number == signal.SIGHUP and not self._signals and self._replacing < 2:
                 # More than one that waits for its turn would find nothing older than itself.

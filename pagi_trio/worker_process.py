@@ -33,9 +33,10 @@ from pagi_trio.metrics.meter import Meter, NullMeter
 from pagi_trio.metrics.store import BEAT_S, Store
 from pagi_trio.nurseries.control import Control, receive_first
 from pagi_trio.nurseries.sockets import Listener, close_all
-from pagi_trio.process import Watchdog, set_up_logging
+from pagi_trio.process import set_up_logging
 from pagi_trio.recruits import HELD_SIGNALS
 from pagi_trio.server import Server
+from pagi_trio.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

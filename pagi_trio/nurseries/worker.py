@@ -213,6 +213,11 @@ class Worker:
         self._aborting.set()
         self._tell("abort", signal.SIGTERM)
 
+    def kill(self) -> None:
+        """Kill its process; for another thread, when this process is about to end as well."""
+        if self._child is not None:
+            self._child.send_signal(signal.SIGKILL)
+
     def _tell(self, what: str, otherwise: signal.Signals) -> None:
         if self._control is None or self._child is None or self.ended.is_set():
             return

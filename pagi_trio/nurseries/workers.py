@@ -110,6 +110,11 @@ class Workers:
         for worker in self._workers:
             worker.abort()
 
+    def kill(self) -> None:
+        """Kill all workers; for another thread, when this process is about to end as well."""
+        for worker in tuple(self._workers):
+            worker.kill()
+
     def add(self) -> None:
         """Want one worker more."""
         if self._stopping.is_set() or not self._places:

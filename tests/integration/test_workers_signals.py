@@ -105,6 +105,28 @@ def test_an_application_that_does_not_end_is_killed_at_the_bound(supervised, pat
     assert any("did not end in time; it is killed" in line for line in program.errors)
 
 
+def fill_standard_error(pid):
+    """Write to the pipe that a process logs to until it takes no more."""
+    pipe = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    for size in (4096, 1):
+        with suppress(BlockingIOError):
+            while True:
+                os.write(pipe, b"x" * size)
+    os.close(pipe)
+
+
+def test_a_parent_whose_log_nobody_reads_is_ended_at_the_bound_and_its_workers_with_it(supervised):
+    with supervised("-w", "2", *AT_ONCE) as program:
+        program.wait_for_url()
+        pids = program.wait_ready(2).values()
+        fill_standard_error(program.pid)
+        # The parent logs that it has one worker more, and gets no further.
+        program.send_signal(signal.SIGTTIN)
+        program.send_signal(signal.SIGTERM)
+        until(lambda: ended(program.pid) and all(map(ended, pids)))
+        assert program.finish()[0] == 1
+
+
 def test_a_worker_that_was_killed_before_does_not_make_the_end_a_failure(supervised):
     # Those that end by themselves have ten times what they need for it.
     with supervised("-w", "2", "--graceful-timeout", "0", "--shutdown-timeout", "3") as program:

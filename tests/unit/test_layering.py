@@ -21,10 +21,13 @@ PACKAGE = Path(pagi_trio.__file__).parent
 # From the top down; a package stands for all that is in it.
 LAYERS = (
     {
-        *("__main__", "cli", "cli_options", "config_reference", "cpu_limit", "failure", "import_hook"),
+        *("__main__", "cli", "cli_options", "config_reference", "cpu_limit", "import_hook"),
         *("launch", "loader", "process", "pytest_plugin", "testing", "worker_process"),
     },
-    {"fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd", "urlmap"},
+    {
+        *("failure", "fanout", "health", "hypercorn_config", "interface", "page", "server", "supervisor", "systemd"),
+        *("urlmap", "watchdog"),
+    },
     {"nurseries"},
     {"metrics", "wire"},
     {

@@ -15,19 +15,19 @@ import pytest
 
 from pagi_trio.config import Config
 from pagi_trio.failure import EXIT_STUCK
-from pagi_trio.process import Watchdog
+from pagi_trio.watchdog import Watchdog
 
 LIMIT_S = 10
 
 STUCK = """
 import threading
-from pagi_trio import process
 from pagi_trio.config import Config
+from pagi_trio.process import set_up_logging
+from pagi_trio.watchdog import Watchdog
 
-process.SLACK_S = 0.0
-process.set_up_logging("info")
+set_up_logging("info")
 config = Config().replace(**{"timeouts.graceful_s": 0.0, "timeouts.shutdown_s": 0.0})
-process.Watchdog(config).start()
+Watchdog(config, slack_s=0.0).start()
 while True:
     threading.Event().wait()
 """
