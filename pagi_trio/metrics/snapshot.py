@@ -88,10 +88,9 @@ class Snapshot:
                 # Nothing is counted under such a value, so that it would seem to be 0.
                 raise TypeError(f"{name}: the label {label} is text, not {given!r}")
         if not name.startswith(RESERVED):
-            families = self.application()
-            value = read(families, name, labels)
+            value = read(self.application(), name, labels)
             if value is None:
-                raise KeyError(catalog.misnamed(name, names(families)))
+                raise KeyError(catalog.misnamed(name, names(self.application())))
             return value
         if catalog.is_by_slot(name):
             by_slot = dict(self._by_slot(catalog.index(name)))
