@@ -335,7 +335,7 @@ class Server:
     ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.meter.run)
-            nursery.start_soon(self._pushing.run)
+            self._pushing.start(nursery)
             if self._number and self.metrics is not None:
                 nursery.start_soon(self.metrics.keep_updated)
             if self.page is not None:

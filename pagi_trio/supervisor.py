@@ -168,7 +168,7 @@ class _Supervisor:
 
     async def _watch_over(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pushing.run)
+            self._pushing.start(nursery)
             if self._page is not None:
                 nursery.start_soon(self._page.run)
             nursery.start_soon(self._notifier.run)

@@ -69,15 +69,13 @@ class Pushing:
         self._logged: set[int] = set()
         self._collect_failed = False
 
-    @enable_ki_protection
-    async def run(self) -> None:
-        """Push, now and then after each interval, for ever; without exporters return at once.
+    def start(self, nursery: trio.Nursery) -> None:
+        """Push, now and then after each interval, in tasks of a nursery, for ever; without exporters there are none.
 
-        Cancellation: ends it; a push under way is given up.
+        Cancellation: ends them; a push under way is given up.
         """
-        async with trio.open_nursery() as nursery:
-            for exporter in self._exporters:
-                nursery.start_soon(self._repeat, exporter)
+        for exporter in self._exporters:
+            nursery.start_soon(self._repeat, exporter)
 
     @enable_ki_protection
     async def finish(self) -> None:

@@ -196,7 +196,8 @@ async def test_what_the_clients_have_counted_is_what_every_exporter_got():
         async with serving(app, lifespan="off", **settings) as server, trio.open_nursery() as nursery:
             tagged = StatsD(parse_daemon(address_of(other)), DogStatsDWriter("", []), 0.01)
             pushing = Pushing(server.metrics, [recorder, tagged])
-            for task in (pushing.run, lambda: statsd.listen(sock), lambda: dogstatsd.listen(other)):
+            pushing.start(nursery)
+            for task in (lambda: statsd.listen(sock), lambda: dogstatsd.listen(other)):
                 nursery.start_soon(task)
             clients = Clients(server)
             for _ in range(2):

@@ -198,7 +198,7 @@ async def test_what_fails_is_counted_logged_once_and_comes_with_the_next_that_su
 ):
     pushing = Pushing(site.metrics, [target.exporter])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pushing.run)
+        pushing.start(nursery)
         site.count(1)
         await trio.sleep(0.5)
         assert (site.pushes("ok"), site.pushes("failed")) == (1, 0)

@@ -46,7 +46,7 @@ async def pushing(metrics, *exporters):
     """Push for the length of a block, and a last time at its end."""
     tasks = Pushing(metrics, exporters)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(tasks.run)
+        tasks.start(nursery)
         await trio.testing.wait_all_tasks_blocked()
         yield tasks
         nursery.cancel_scope.cancel()
@@ -263,7 +263,8 @@ async def test_a_collector_that_raises_costs_the_registry_alone_and_is_logged_on
 async def test_without_metrics_or_exporters_there_is_nothing_to_do(metrics):
     recorder = Recorder()
     for tasks in (Pushing(None, [recorder]), Pushing(metrics, [])):
-        with trio.fail_after(1):
-            await tasks.run()
-            await tasks.finish()
+        async with trio.open_nursery() as nursery:
+            tasks.start(nursery)
+            assert nursery.child_tasks == set()
+        await tasks.finish()
     assert recorder.pushes == []
