@@ -38,17 +38,23 @@ class Segment:
 
     Attributes:
         area: The memory of the series that are not in the catalog.
-        reader: What is in it.
     """
 
-    __slots__ = ("_head", "_values", "area", "reader")
+    __slots__ = ("_head", "_reader", "_values", "area")
 
     def __init__(self, octets: memoryview[int]) -> None:
         doubles = octets[:_FIXED_BYTES].cast("d")
         self._head = doubles[:HEAD]
         self._values = doubles[HEAD : HEAD + PLACES]
         self.area = octets[_FIXED_BYTES:]
-        self.reader = RegionReader(self.area)
+        self._reader: RegionReader | None = None
+
+    @property
+    def reader(self) -> RegionReader:
+        """What is in the area; made at its first use, since a page of memory that nobody looks at costs nothing."""
+        if self._reader is None:
+            self._reader = RegionReader(self.area)
+        return self._reader
 
     @property
     def instance(self) -> int:
@@ -157,4 +163,5 @@ class Segment:
         """Let go of the memory; any further use raises ValueError."""
         self._head.release()
         self._values.release()
-        self.reader.release()
+        if self._reader is not None:
+            self._reader.release()

@@ -161,6 +161,11 @@ class Listeners:
             await service.emptied.wait()
 
     async def _accept_until_stopped(self) -> None:
+        if not self._listeners:
+            # Connections come by `admit` alone.
+            self.accepting.set()
+            await self.stopping.wait()
+            return
         async with trio.open_nursery() as loops:
             for listener in self._listeners:
                 loops.start_soon(self._accept, listener)
