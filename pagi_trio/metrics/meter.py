@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 FLUSH_INTERVAL_S: Final = 0.05
 """How long counts wait to be folded: no scrape sees it, and twenty folds a second cost nothing measurable."""
 
+# The places of what the tallies count, in their order.
+_MESSAGES: Final = tuple(
+    catalog.index(f"pagi_websocket_{what}_total")
+    for what in ("messages_received", "bytes_received", "messages_sent", "bytes_sent")
+)
+_EVENTS: Final = tuple(
+    catalog.index(f"pagi_sse_{what}_total") for what in ("events_sent", "bytes_sent", "comments_sent")
+)
+
+_INFO: Final = next(series.index for series in catalog.SERIES if series.metric is catalog.INFO)
+_START_TIME: Final = catalog.index("pagi_server_start_time_seconds")
+
 
 class Meter:
     """One process's counters.
@@ -68,19 +80,8 @@ class Meter:
         self.owner: Writer = store.parent if is_owner else NullMeter()
         self._flush = Flush(self._segment, interval_s)
         self._epoch = 0.0
-        self.websocket = self._flush.tally(
-            MessageTally,
-            catalog.index("pagi_websocket_messages_received_total"),
-            catalog.index("pagi_websocket_bytes_received_total"),
-            catalog.index("pagi_websocket_messages_sent_total"),
-            catalog.index("pagi_websocket_bytes_sent_total"),
-        )
-        self.sse = self._flush.tally(
-            EventTally,
-            catalog.index("pagi_sse_events_sent_total"),
-            catalog.index("pagi_sse_bytes_sent_total"),
-            catalog.index("pagi_sse_comments_sent_total"),
-        )
+        self.websocket = self._flush.tally(MessageTally, *_MESSAGES)
+        self.sse = self._flush.tally(EventTally, *_EVENTS)
 
     @classmethod
     def create(cls, interval_s: float = FLUSH_INTERVAL_S) -> Meter:
@@ -161,9 +162,8 @@ class Meter:
 
 def introduce(store: Store) -> None:
     """Note the versions in use, and that the server starts now."""
-    info = next(series for series in catalog.SERIES if series.metric is catalog.INFO)
-    store.parent.set(info.index, 1.0)
-    store.parent.set(catalog.index("pagi_server_start_time_seconds"), time.time())
+    store.parent.set(_INFO, 1.0)
+    store.parent.set(_START_TIME, time.time())
 
 
 class NullMeter:
