@@ -329,6 +329,15 @@ class Server:
                 self.metrics.update()
             self.meter.fold_all()
             await self._pushing.finish()
+            self._come_apart()
+
+    def _come_apart(self) -> None:
+        """Let go of what refers to this, now that no task is left: without a circle, all is freed at once.
+
+        Tests start a server each, and would spend a tenth of their time on collecting the one before.
+        """
+        self.meter.stop_sampling()
+        del self.service.interrupt
 
     async def _run_tasks(
         self, shutdown_trigger: Callable[[], Awaitable[object]] | None, task_status: trio.TaskStatus[Handle]

@@ -126,6 +126,10 @@ class Meter:
         """Call something before each fold, to `set` what is cheaper to look up than to count."""
         self._flush.samplers.append(callback)
 
+    def stop_sampling(self) -> None:
+        """Call nothing before a fold any more."""
+        self._flush.samplers.clear()
+
     @property
     def is_here(self) -> bool:
         """Whether this is the meter's thread."""
@@ -200,6 +204,9 @@ class NullMeter:
 
     def sample(self, callback: Callable[[], None]) -> None:
         """Do nothing: the callback is never called."""
+
+    def stop_sampling(self) -> None:
+        """Do nothing."""
 
     def fold_all(self) -> None:
         """Do nothing."""

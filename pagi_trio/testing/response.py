@@ -74,4 +74,6 @@ class _Kept(httpx.AsyncByteStream):
             if not reader.ag_running:
                 await reader.aclose()
         self._readers.clear()
-        await self._stream.aclose()
+        # The response itself is one of those that refer to it: so neither it nor the server waits to be collected.
+        stream, self._stream = self._stream, httpx.ByteStream(b"")
+        await stream.aclose()
