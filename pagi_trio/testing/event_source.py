@@ -119,7 +119,7 @@ class EventSource:
         self._events.clear()
         if self._stream is not None:
             stream, self._stream = self._stream, None
-            await trio.aclose_forcefully(stream.wire)
+            stream.wire.close()
 
     async def _connect(self) -> None:
         """Connect, as often as it takes; does nothing if there is nothing to come."""
@@ -144,7 +144,7 @@ class EventSource:
         except EventStreamLostError as error:
             failure = error
         except BaseException:
-            await trio.aclose_forcefully(wire)
+            wire.close()
             raise
         try:
             # Out of the handler, so that what the application raised does not seem to come of what was seen of it. And
@@ -157,7 +157,7 @@ class EventSource:
                 raise failure
         finally:
             if self._stream is None:
-                await trio.aclose_forcefully(wire)
+                wire.close()
 
     def _take(self, stream: EventStream, response: h11.Response) -> None:
         """Go on with a response, if it is one to go on with."""
@@ -186,7 +186,7 @@ class EventSource:
         self.last_event_id = stream.parser.last_event_id
         if stream.parser.retry_ms is not None:
             self.retry_s = stream.parser.retry_ms / 1000
-        await trio.aclose_forcefully(stream.wire)
+        stream.wire.close()
         self._network.errors.check(stream.wire.client)
         if failure is not None and not self._reconnect:
             raise failure

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import h11
+import trio
 
 from pagi_trio.testing.tls import encrypt, make_context
 
 if TYPE_CHECKING:
-    import trio
-
     from pagi_trio.testing.wire import Wire
 
 READ_BYTES: Final = 65536
@@ -53,10 +53,14 @@ class HTTP1:
         if data:
             await self._stream.send_all(data)
 
-    async def next_event(self) -> h11.Event:
+    async def next_event(self, limit_s: float = math.inf) -> h11.Event:
         """Return the next part of the response.
 
+        Args:
+            limit_s: How long to wait for each piece that comes.
+
         Raises:
+            trio.TooSlowError: If nothing came for that long.
             h11.RemoteProtocolError: If it is none, or the connection has ended too early.
             trio.BrokenResourceError: If it has been reset.
 
@@ -66,7 +70,9 @@ class HTTP1:
             event = self._http.next_event()
             if isinstance(event, h11.Event):
                 return event
-            self._http.receive_data(bytes(await self._stream.receive_some(READ_BYTES)))
+            with trio.fail_after(limit_s):
+                data = await self._stream.receive_some(READ_BYTES)
+            self._http.receive_data(bytes(data))
 
     def start_again(self) -> bool:
         """Be ready for another request, and return whether that can be."""

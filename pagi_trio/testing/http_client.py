@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncGenerator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import h11
 import httpx
@@ -22,6 +22,8 @@ from pagi_trio.testing.response import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from httpx._types import CookieTypes
 
     from pagi_trio.testing.network import Network
     from pagi_trio.testing.open_streams import OpenStream
@@ -51,7 +53,7 @@ class _Transport(httpx.AsyncBaseTransport):
             if failure is not None:
                 raise failure
         except BaseException:
-            await trio.aclose_forcefully(http.wire)
+            http.wire.close()
             raise
         entry = self._network.streams.add(f"{request.method} {request.url.path}")
         response = Response(
@@ -70,14 +72,14 @@ class _Transport(httpx.AsyncBaseTransport):
             if not http.wire.is_readable:
                 return http
             # The server has closed it.
-            await trio.aclose_forcefully(http.wire)
-        with limits.kept("connect", httpx.ConnectTimeout, httpx.ConnectError):
+            http.wire.close()
+        with limits.named("connect"), trio.fail_after(limits.seconds("connect")):
             wire = await self._network.connect()
             try:
                 http = HTTP1(wire, over_tls=url.scheme == "https")
                 await http.handshake()
             except BaseException:
-                await trio.aclose_forcefully(wire)
+                wire.close()
                 raise
         return http
 
@@ -89,10 +91,10 @@ class _Transport(httpx.AsyncBaseTransport):
         except httpx.WriteError as error:
             # The server may have answered before it stopped reading.
             lost = error
-        with limits.kept("read", httpx.ReadTimeout, httpx.ReadError):
+        with limits.named("read"):
             while True:
                 try:
-                    event = await http.next_event()
+                    event = await http.next_event(limits.seconds("read"))
                 except (trio.BrokenResourceError, h11.RemoteProtocolError):
                     if lost is not None:
                         raise lost from None
@@ -112,7 +114,7 @@ class _Transport(httpx.AsyncBaseTransport):
             async for data in body:
                 if data:
                     parts.append(h11.Data(data=data))
-                    with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
+                    with limits.named("write"), trio.fail_after(limits.seconds("write")):
                         await http.send(*parts)
                     parts = []
         finally:
@@ -120,7 +122,7 @@ class _Transport(httpx.AsyncBaseTransport):
             for reader in (body, getattr(request.stream, "_stream", None)):
                 if isinstance(reader, AsyncGenerator):
                     await reader.aclose()
-        with limits.kept("write", httpx.WriteTimeout, httpx.WriteError):
+        with limits.named("write"), trio.fail_after(limits.seconds("write")):
             await http.send(*parts, h11.EndOfMessage())
 
     async def release(self, http: HTTP1) -> None:
@@ -128,7 +130,7 @@ class _Transport(httpx.AsyncBaseTransport):
         if http.start_again():
             self._idle.append(http)
         else:
-            await trio.aclose_forcefully(http.wire)
+            http.wire.close()
 
     def check(self, http: HTTP1, began_s: float) -> None:
         """Raise what the application has raised for a request that began then, by `perf_counter`."""
@@ -136,7 +138,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         while self._idle:
-            await trio.aclose_forcefully(self._idle.pop().wire)
+            self._idle.pop().wire.close()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -158,8 +160,8 @@ class _Body(httpx.AsyncByteStream):
             raise StopAsyncIteration
         failure = None
         try:
-            with self._limits.kept("read", httpx.ReadTimeout, httpx.ReadError):
-                event = await self._http.next_event()
+            with self._limits.named("read"):
+                event = await self._http.next_event(self._limits.seconds("read"))
         except httpx.TransportError as error:
             failure = error
         else:
@@ -176,7 +178,15 @@ class _Body(httpx.AsyncByteStream):
         self._entry.close()
         if not self._has_ended:
             self._has_ended = True
-            await trio.aclose_forcefully(self._http.wire)
+            self._http.wire.close()
+
+
+_NAMES: Final[dict[str, tuple[type[httpx.TransportError], type[httpx.TransportError]]]] = {
+    "connect": (httpx.ConnectTimeout, httpx.ConnectError),
+    "write": (httpx.WriteTimeout, httpx.WriteError),
+    "read": (httpx.ReadTimeout, httpx.ReadError),
+}
+"""How httpx calls each step of a request, and what it raises if that takes too long, or fails."""
 
 
 class _Limits:
@@ -185,17 +195,19 @@ class _Limits:
     def __init__(self, request: httpx.Request) -> None:
         self._seconds: dict[str, float | None] = request.extensions.get("timeout", {})
 
-    @contextmanager
-    def kept(
-        self, step: str, too_slow: type[httpx.TransportError], failed: type[httpx.TransportError]
-    ) -> Iterator[None]:
-        """Keep to the limit of a step in a block."""
+    def seconds(self, step: str) -> float:
+        """Return how long a step may take."""
         limit = self._seconds.get(step)
+        return math.inf if limit is None else limit
+
+    @contextmanager
+    def named(self, step: str) -> Iterator[None]:
+        """Raise what happens to a step in a block by the names that it has in httpx."""
+        too_slow, failed = _NAMES[step]
         try:
-            with trio.fail_after(math.inf if limit is None else limit):
-                yield
+            yield
         except trio.TooSlowError as error:
-            raise too_slow(f"nothing happened for {limit} seconds") from error
+            raise too_slow(f"nothing happened for {self._seconds[step]} seconds") from error
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
         except h11.LocalProtocolError as error:
@@ -203,6 +215,32 @@ class _Limits:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             because = f": {error.__cause__}" if error.__cause__ is not None else ""
             raise failed(f"{error}{because}") from error
+
+
+class _Cookies(httpx.Cookies):
+    """As those of httpx, which make a request and a message of the standard library to look for cookies in them."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Take the cookies that a response sets; most set none."""
+        if "set-cookie" in response.headers:
+            super().extract_cookies(response)
+
+
+class _Client(httpx.AsyncClient):
+    """As that of httpx, with the cookies above."""
+
+    def __init__(self, transport: _Transport, url: str, timeout_s: float | None) -> None:
+        self._jar = _Cookies()
+        super().__init__(transport=transport, base_url=url, timeout=timeout_s, trust_env=False)
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """What the client has been given, and sends."""
+        return self._jar
+
+    @cookies.setter
+    def cookies(self, cookies: CookieTypes) -> None:
+        self._jar = _Cookies(cookies)
 
 
 def make_client(network: Network, url: str) -> httpx.AsyncClient:
@@ -216,5 +254,4 @@ def make_client(network: Network, url: str) -> httpx.AsyncClient:
         url: What relative addresses are relative to.
     """
     patience = patience_s()
-    timeout = None if math.isinf(patience) else patience
-    return httpx.AsyncClient(transport=_Transport(network), base_url=url, timeout=timeout, trust_env=False)
+    return _Client(_Transport(network), url, None if math.isinf(patience) else patience)

@@ -94,9 +94,9 @@ class Lifetime:
         handle.shutdown()
         if left:
             handle.server.public.abort()
+            await self._ended.wait()
         else:
             await self._end_abandoned()
-        await self._ended.wait()
         errors = self.errors.take_all()
         if left and not errors:
             errors.append(
@@ -108,7 +108,7 @@ class Lifetime:
         return errors
 
     async def _end_abandoned(self) -> None:
-        """End what is still being answered to clients that have left.
+        """Wait for the server's end, and end what is still being answered to clients that have left.
 
         In production the application of an event stream has half a second to act on that, and any other as long as it
         likes; but nobody waits there.
@@ -123,7 +123,9 @@ class Lifetime:
             _cancel_abandoned(streams)
         with trio.move_on_after(ABANDONED_S):
             await self._ended.wait()
+            return
         _cancel_abandoned(connections)
+        await self._ended.wait()
 
 
 def _in_flight(handle: Handle) -> list[str]:

@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
@@ -41,6 +41,7 @@ class ServerLog:
     def __init__(self) -> None:
         self.records: list[logging.LogRecord] = []
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
         self._parked = trio.lowlevel.ParkingLot()
 
     def __enter__(self) -> Self:
@@ -108,6 +109,9 @@ class ServerLog:
         kept = copy(record)
         kept.msg, kept.args = record.getMessage(), ()
         self.records.append(kept)
+        if get_ident() == self._thread and not self._parked:
+            # Nobody begins to wait meanwhile, and it would cost a turn of the loop.
+            return
         try:
             self._token.run_sync_soon(self._parked.unpark_all, idempotent=True)
         except trio.RunFinishedError:

@@ -139,19 +139,16 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._alone("receive"):
-            await trio.lowlevel.checkpoint_if_cancelled()
+            if self.is_readable:
+                await trio.lowlevel.checkpoint()
             while True:
                 self._check_open()
                 try:
-                    data = self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
+                    return self._memory.incoming.take(max_bytes or CAPACITY_BYTES)
                 except BlockingIOError:
                     await self._data.park()
                 except ConnectionError as error:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
                     raise trio.BrokenResourceError(str(error)) from error
-                else:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                    return data
 
     @property
     def is_readable(self) -> bool:

@@ -136,7 +136,7 @@ class WebSocketClient:
         finally:
             if self._connection is None:
                 readers.cancel_scope.cancel()
-                await trio.aclose_forcefully(self._wire)
+                self._wire.close()
         if self._connection is None:
             self._network.errors.check(self._wire.client)
             raise self._rejection or self._missing_answer()
@@ -164,7 +164,7 @@ class WebSocketClient:
             self._opening.cancel()
             self._closing.cancel()
             # And it leaves this open if the server was the first to close.
-            await trio.aclose_forcefully(wire)
+            wire.close()
 
     def _missing_answer(self) -> HandshakeError:
         if self._has_ended.is_set():
@@ -190,4 +190,4 @@ class WebSocketClient:
             message = f"the server did not answer the closing handshake for {patience_s():g} seconds"
             raise DisconnectionTimeout(message) from error
         finally:
-            await trio.aclose_forcefully(wire)
+            wire.close()

@@ -526,3 +526,13 @@ async def test_a_client_in_memory_has_the_cookies_and_headers_of_its_http_client
         client.cookies.set("a", "b")
         assert (await client.get("/")).text == "Bearer x"
         assert client.http.cookies["a"] == "b"
+
+
+async def test_the_cookies_of_a_client_can_be_replaced_and_still_take_what_is_set():
+    async def app(scope, receive, send):
+        await respond(send, dict(scope["headers"]).get(b"cookie", b""), headers=[(b"set-cookie", b"b=2")])
+
+    async with testing.client(app, lifespan="off") as client:
+        client.http.cookies = {"a": "1"}
+        assert (await client.get("/")).text == "a=1"
+        assert (await client.get("/")).text == "a=1; b=2"

@@ -29,14 +29,14 @@ class Pipe:
 
     def reset(self):
         self.is_reset = True
-        self._close()
+        self.close()
 
     async def aclose(self):
-        self.is_closed = True
-        self._close()
+        self.close()
         await trio.lowlevel.checkpoint()
 
-    def _close(self):
+    def close(self):
+        self.is_closed = True
         self._near.send_stream.close()
         self._near.receive_stream.close()
 
@@ -103,6 +103,23 @@ async def test_a_closed_wire_is_closed_for_its_client_even_after_a_half_close(ne
     with pytest.raises(trio.ClosedResourceError):
         await wire.send_all(b"x")
     await wire.half_close()
+
+
+async def test_closing_at_once_needs_no_wait_and_wakes_whoever_receives(network, pipes):
+    wire = await network.connect()
+
+    async def receive():
+        with pytest.raises(trio.ClosedResourceError):
+            await wire.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        wire.close()
+        wire.close()
+        assert network.wires == []
+        assert pipes[0].is_closed
+        assert await pipes[0].far.receive_some() == b""
 
 
 async def test_a_wire_is_readable_when_a_receive_would_not_wait(network, pipes):
