@@ -151,6 +151,7 @@ async def test_bytes_behind_the_upgrade_in_the_same_packet_are_the_first_message
         (frame(2, bytes(600), fin=False) + frame(0, bytes(600)), 1009, "body_too_large"),
         (frame(8, b"\x00"), 1002, "protocol_error"),
     ],
+    ids=["unmasked", "reserved", "no text", "long", "long in fragments", "half a code"],
 )
 async def test_what_is_not_websocket_closes_with_its_code_rfc6455_7_4(pagi_serve, raw, sent, code, reason):
     app, events, ended = recorder()
