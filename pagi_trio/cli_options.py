@@ -24,7 +24,7 @@ _EXAMPLE: Final = "pagi-trio -w 4 package.module:app --bind 0.0.0.0:8000 --metri
 
 _EXIT_CODES: Final = (
     ("0", "Stopped as asked, by one signal or two."),
-    ("1", "The application did not end in time after a signal, or the server failed."),
+    ("1", "The application did not end in time after a signal or a failed start, or the server failed."),
     ("2", "Usage, configuration, an address or a certificate is wrong."),
     ("3", "The application cannot be imported, or refuses to start; with workers, in every one of them."),
     ("130", "Without workers: Ctrl-C while the application was imported, or the third one; 143, the third SIGTERM."),

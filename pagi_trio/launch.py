@@ -10,7 +10,7 @@ import trio
 from pagi_trio.loader import load_app
 from pagi_trio.nurseries.reload import require_watchfiles
 from pagi_trio.process import Signals, set_up_logging
-from pagi_trio.server import serve
+from pagi_trio.server import serve_at
 from pagi_trio.supervisor import supervise
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def serve_alone(app: str, config: Config, notifier: Notifier, *, factory: bool, 
 
 async def _serve(app: App, config: Config, notifier: Notifier) -> None:
     with Signals(config, notifier) as signals, signals.cancel_scope:
-        await serve(app, config, shutdown_trigger=signals.wait_first, task_status=signals)
+        await serve_at(config.bind, app, config, signals.wait_first, None, signals, signals.watch)
 
 
 def serve_with_workers(  # noqa: PLR0913 - what the command line says, by name where it is not plain

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pagi_trio.config import Config
-    from pagi_trio.server import Handle
+    from pagi_trio.errors import LifespanFailedError
+    from pagi_trio.server import Handle, Server
     from pagi_trio.systemd import Notifier
 
 _log = logging.getLogger("pagi_trio")
@@ -57,6 +58,15 @@ class Signals:
         for one, handler in self._previous.items():
             signal.signal(one, handler)
         self._previous.clear()
+
+    def watch(self, server: Server) -> None:
+        """Bound the end of an application that has not started, too: it may sit in a thread."""
+
+        def fail(error: LifespanFailedError) -> None:
+            self._watchdog.what = f"{error}; it"
+            self._watchdog.start()
+
+        server.on_failure = fail
 
     def started(self, handle: Handle | None = None) -> None:
         """Take the running server's handle, as a task status does."""

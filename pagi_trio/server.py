@@ -220,6 +220,7 @@ class Server:
 
     Attributes:
         failure: Why the application did not start, once that is known.
+        on_failure: Told the same at once, while the application may still not have ended; None where nobody asks.
         interrupted: Whether Ctrl-C landed in the application.
         page: The metrics listener, if this process has one.
         service: What its connections share.
@@ -246,6 +247,7 @@ class Server:
         if called is not None:
             app = _announce_calls(app, called)
         self.failure: LifespanFailedError | None = None
+        self.on_failure: Callable[[LifespanFailedError], object] | None = None
         self.interrupted = False
         self._number = number
         self.meter = meter
@@ -365,6 +367,8 @@ class Server:
                         await self._lifespan.startup(nursery)
                     except LifespanFailedError as error:
                         self.failure = error
+                        if self.on_failure is not None:
+                            self.on_failure(error)
                 if self.failure is None and not self._starting.cancel_called:
                     await self._listen(task_status)
             finally:

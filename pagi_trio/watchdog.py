@@ -31,7 +31,7 @@ class Watchdog:
     Args:
         config: Its timeouts bound the end.
         slack_s: What it may take beyond them.
-        what: What does not end, for the log.
+        what: What does not end, for the log; an attribute as well.
         before: Called right before the end, by the thread.
     """
 
@@ -44,7 +44,7 @@ class Watchdog:
         before: Callable[[], None] | None = None,
     ) -> None:
         self._bound_s = config.timeouts.graceful_s + config.timeouts.shutdown_s + slack_s
-        self._what = what
+        self.what = what
         self._before = before
         # The settings allow more than a thread can wait.
         self._timer = threading.Timer(min(self._bound_s, threading.TIMEOUT_MAX), self._give_up)
@@ -81,4 +81,4 @@ class Watchdog:
             os._exit(EXIT_STUCK)
 
     def _say(self) -> None:
-        _log.error("%s did not end within %g s, and is left where it is", self._what, self._bound_s)
+        _log.error("%s did not end within %g s, and is left where it is", self.what, self._bound_s)

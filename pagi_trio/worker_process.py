@@ -15,8 +15,9 @@ import socket
 import sys
 import traceback
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypedDict, cast
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypedDict, cast
 
 import trio
 
@@ -136,20 +137,25 @@ def _work(orders: Orders, files: list[int], control: Control) -> int:
     try:
         _Worker(orders, files, control).work()
     except PagiError as error:
-        failure = explain(error)
-        control.post(
-            {
-                "type": "failed",
-                "message": failure.line[:_LINE_MOST],
-                "details": _shorten(failure.details, _DETAILS_MOST),
-                "code": failure.code,
-            }
-        )
-        return failure.code
+        return _tell("failed", error, control)
     except Exception:  # noqa: BLE001 - an error of our own, or of the system's
         traceback.print_exc()
         return EXIT_STUCK
     return 0
+
+
+def _tell(what: Literal["failed", "failing"], error: PagiError, control: Control) -> int:
+    """Tell the parent why this process does not serve; return the exit code for it."""
+    failure = explain(error)
+    control.post(
+        {
+            "type": what,
+            "message": failure.line[:_LINE_MOST],
+            "details": _shorten(failure.details, _DETAILS_MOST),
+            "code": failure.code,
+        }
+    )
+    return failure.code
 
 
 def _shorten(text: str, most: int) -> str:
@@ -267,6 +273,8 @@ class _Worker:
                 is_crowded=self._is_crowded if config.metrics.enabled else None,
                 called=None if self._last_request is None else self._count_request,
             )
+            # It says so once more when it has ended, which an application may hold up.
+            server.on_failure = partial(_tell, "failing", control=self._control)
             self._stop_on_term(server)
             # A signal that comes once all is done would find Trio half taken down.
             for one in HELD_SIGNALS:

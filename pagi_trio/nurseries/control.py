@@ -1,7 +1,8 @@
 """What the parent and a worker say to each other: small messages, each a packet on a socket that only they share.
 
-The parent sends what to serve, then perhaps ``stop`` or ``abort``; a worker sends ``ready`` or ``failed``, and what
-else the parent must know. That the other side has ended is told by the kernel, as the end of the socket.
+The parent sends what to serve, then perhaps ``stop`` or ``abort``; a worker sends ``ready``, or ``failing`` and
+``failed``, and what else the parent must know. That the other side has ended is told by the kernel, as the end of the
+socket.
 """
 
 from __future__ import annotations

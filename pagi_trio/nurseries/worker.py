@@ -289,11 +289,13 @@ class Worker:
             self._started.set()
             self._changed.set()
             self._pass_on(self, message)
-        elif message["type"] == "failed":
+        elif message["type"] in ("failing", "failed"):
             self.failure = str(message.get("message"))
             self.failure_details = str(message.get("details", ""))
             self.failure_code = 2 if message.get("code") == 2 else 3
-            self._started.set()
+            if message["type"] == "failed":
+                # No task of the application's is left, while one that is failing may take its time.
+                self._started.set()
         elif message["type"] == "recycle":
             self.replace("recycled")
         else:
@@ -309,7 +311,7 @@ class Worker:
             limit_s = max(timeouts.worker_start_s, timeouts.startup_s)
             with trio.move_on_after(limit_s):
                 await self._started.wait()
-            if self.failure:
+            if self.failure and self._started.is_set():
                 # A thread of the application's may keep it from ending, as its last words say why it does.
                 await trio.sleep(FAILED_S)
                 self._killed_for = "startup_failed"
@@ -317,7 +319,7 @@ class Worker:
                 await trio.sleep_forever()
             # One that beats is ready, though the parent may have stood still and not have heard of it yet.
             if not self.ready.is_set() and not self._segment.is_beating:
-                self.failure = f"{self} was not ready within {limit_s:g} s"
+                self.failure = self.failure or f"{self} was not ready within {limit_s:g} s"
                 await self._kill(child, "startup_failed")
             await self._watch_beats(child)
 

@@ -81,6 +81,11 @@ async def refusing(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
 
+async def stuck(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+    await trio.to_thread.run_sync(threading.Event().wait)
+
 async def hanging(scope, receive, send):
     say("app: hanging")
     await trio.sleep_forever()
@@ -272,6 +277,12 @@ def test_an_application_that_does_not_start_in_time_is_one_line_and_exit_code_3(
 
 
 # What is printed
+
+
+def test_an_application_that_refuses_to_start_and_sits_in_a_thread_is_left_there_at_the_bound(cli):
+    with cli("cmd_app:stuck", *TCP, "--graceful-timeout", "0", "--shutdown-timeout", "0") as program:
+        assert program.finish() == (1, "")
+    assert "ERROR the application failed to start: no database; it did not end within 1 s" in program.errors[-1]
 
 
 def test_version(cli):

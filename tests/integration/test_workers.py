@@ -219,6 +219,18 @@ def test_an_application_that_is_not_there_is_one_line_and_exit_code_3(supervised
         assert "nothing" in fails(program, 3)
 
 
+def test_an_application_that_refuses_to_start_and_sits_in_a_thread_is_killed_and_its_reason_told(supervised, tmp_path):
+    (tmp_path / "stuck.py").write_text(
+        "import threading, trio\n"
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+        "    await trio.to_thread.run_sync(threading.Event().wait)\n"
+    )
+    with supervised("-w", "2", "--worker-start-timeout", "1", "--startup-timeout", "1", app="stuck") as program:
+        assert fails(program, 3) == "the application failed to start: no database"
+    assert "Current thread" in " ".join(program.errors)
+
+
 def test_workers_that_are_not_ready_in_time_are_killed_and_say_where_they_stand(supervised, tmp_path):
     (tmp_path / "slow.py").write_text("def slow():\n    import time; time.sleep(1000)\nslow()\n")
     with supervised("-w", "2", "--worker-start-timeout", "5", "--startup-timeout", "5", app="slow") as program:
