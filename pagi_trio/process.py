@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pagi_trio.config import Config
     from pagi_trio.errors import LifespanFailedError
+    from pagi_trio.nurseries.sockets import Listener
     from pagi_trio.server import Handle, Server
     from pagi_trio.systemd import Notifier
 
@@ -41,17 +42,28 @@ class Signals:
         self.cancel_scope = trio.CancelScope()
         self._token = trio.lowlevel.current_trio_token()
         self._handle: Handle | None = None
+        self._listeners: list[Listener] = []
         self._count = 0
 
     def __enter__(self) -> Self:
         self._previous = {one: signal.signal(one, self._take) for one in (signal.SIGTERM, signal.SIGINT)}
-        # Or a signal that is to end a process that the application has forked would not.
-        os.register_at_fork(after_in_child=self._give_back)
+        os.register_at_fork(after_in_child=self._be_a_child_of_the_application)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._watchdog.release()
         self._give_back()
+        self._listeners.clear()
+
+    def _be_a_child_of_the_application(self) -> None:
+        """Let go of what is the server's, in a process that the application has forked from it.
+
+        Or the addresses would be taken for as long as that lives, and a signal that is to end it would not. Once this
+        has been left, there is nothing to let go of.
+        """
+        self._give_back()
+        for listener in self._listeners:
+            listener.sock.close()
 
     def _give_back(self) -> None:
         """Have the signals do what they did before."""
@@ -61,6 +73,9 @@ class Signals:
 
     def watch(self, server: Server) -> None:
         """Bound the end of an application that has not started, too: it may sit in a thread."""
+        self._listeners += server.listeners
+        if server.page is not None:
+            self._listeners += server.page.listeners
 
         def fail(error: LifespanFailedError) -> None:
             self._watchdog.what = f"{error}; it"

@@ -29,12 +29,22 @@ from tests.integration.command import (
 )
 
 APP = """
-import os, signal, sys, threading, time, trio
+import os, signal, socket, sys, threading, time, trio
 
 # What is gated goes on once a line comes on standard input.
 
 def say(what):
     print(what, file=sys.stderr, flush=True)
+
+def listens(file):
+    try:
+        sock = socket.socket(fileno=int(file))
+    except OSError:
+        return False
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    finally:
+        sock.detach()
 
 async def lifespan(receive, send):
     await receive()
@@ -65,12 +75,13 @@ async def app(scope, receive, send):
         child = os.fork()
         if child == 0:
             signal.alarm(5)
-            os.write(writable, b"Python is ready for signals")
+            # Now Python is ready for signals.
+            os.write(writable, b"%d" % sum(map(listens, os.listdir("/proc/self/fd"))))
             while True:
                 time.sleep(1000)
-        os.read(readable, 1)
+        listening = int(os.read(readable, 9))
         os.kill(child, signal.SIGTERM)
-        say(f"app: it ended by {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+        say(f"app: it listened on {listening} and ended by {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
     if scope["path"] == "/forever":
         say("app: forever")
         await trio.sleep_forever()
@@ -169,10 +180,11 @@ def test_a_thread_that_python_waits_for_is_left_behind_at_the_bound(cli):
         assert program.finish() == (1, "")
 
 
-def test_what_the_application_forks_ends_by_sigterm(cli):
-    with cli("cmd_app", *TCP) as program:
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_what_the_application_forks_ends_by_sigterm_and_listens_nowhere(cli):
+    with cli("cmd_app", *TCP, "--metrics-bind", "127.0.0.1:0") as program:
         assert get(f"{program.wait_for_url()}/fork") == "hello"
-        assert program.wait_for("app: it ended by") == f"app: it ended by {-signal.SIGTERM}"
+        assert program.wait_for("app: it listened") == f"app: it listened on 0 and ended by {-signal.SIGTERM}"
         program.send_signal(signal.SIGTERM)
         assert program.finish() == (0, "")
 
