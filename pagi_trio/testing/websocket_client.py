@@ -182,12 +182,13 @@ class WebSocketClient:
         assert self._connection is not None
         try:
             if wire.is_reading:
-                with trio.fail_after(patience_s()), self._closing:
+                self._closing.deadline = trio.current_time() + patience_s()
+                with self._closing:
                     await self._connection.aclose()
                     # If the server was first, it may not have got the answer yet.
                     await self._has_ended.wait()
-        except trio.TooSlowError as error:
-            message = f"the server did not answer the closing handshake for {patience_s():g} seconds"
-            raise DisconnectionTimeout(message) from error
+                if not self._has_ended.is_set():
+                    message = f"the server did not answer the closing handshake for {patience_s():g} seconds"
+                    raise DisconnectionTimeout(message)
         finally:
             wire.close()

@@ -12,6 +12,7 @@ from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
     ConnectionTimeout,
+    DisconnectionTimeout,
     HandshakeError,
     WebSocketConnection,
 )
@@ -272,6 +273,17 @@ async def test_an_answer_that_does_not_come_is_a_timeout(monkeypatch):
     async with linked(app) as link:
         with pytest.raises(ConnectionTimeout, match=r"for 0\.05 seconds"):
             await websocket(link)
+        assert link.network.wires == []
+
+
+async def test_a_close_that_is_not_answered_in_time_is_an_error(autojump_clock, monkeypatch):
+    monkeypatch.setattr("pagi_trio.testing.websocket_client.patience_s", lambda: 30)
+    async with linked(Echo(), in_memory=True, patience_s=1000) as link:
+        with pytest.raises(DisconnectionTimeout, match="closing handshake for 30 seconds"):
+            async with websocket(link):
+                link.network.delay(20)
+                start = trio.current_time()
+        assert trio.current_time() - start == pytest.approx(30)
         assert link.network.wires == []
 
 
