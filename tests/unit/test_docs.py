@@ -217,5 +217,5 @@ def test_the_readme_has_two_commands_of_one_line_each():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     run, test = re.findall(r"^python3 -m venv \.venv && .*$", text, re.MULTILINE)
     assert run.endswith(".venv/bin/pagi-trio docs/examples/live.py:app")
-    assert test.endswith('.venv/bin/pytest -m "not outside"')
+    assert test.endswith('.venv/bin/pytest -n 2 --dist loadfile -m "not outside"')
     assert blocks(text, "sh")[:2] == [f"{run}\n", f"{test}\n"]
