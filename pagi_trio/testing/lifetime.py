@@ -121,10 +121,10 @@ class Lifetime:
                 one.tick(service.now)
             await _settle()
             _cancel_abandoned(streams)
-        with trio.move_on_after(ABANDONED_S):
-            await self._ended.wait()
-            return
-        _cancel_abandoned(connections)
+        if connections:
+            with trio.move_on_after(ABANDONED_S):
+                await self._ended.wait()
+            _cancel_abandoned(connections)
         await self._ended.wait()
 
 
