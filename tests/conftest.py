@@ -1,6 +1,12 @@
-"""What takes a minute or more is left out of a plain run."""
+"""What takes a minute or more is left out of a plain run, and nothing fails since the machine is busy."""
 
 from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# Both judge by the time of day.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ON_REQUEST = ("slow", "autobahn")
 """Markers of tests that run where ``-m`` says their marker, or where the test is named."""

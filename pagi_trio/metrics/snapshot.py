@@ -68,7 +68,7 @@ class Snapshot:
 
     def application(self) -> Iterator[AppFamily]:
         """Yield the application's own metrics, aggregated over the processes that share the store."""
-        return aggregate(self._sources).families
+        return aggregate(self._sources)
 
     def value(self, name: str, /, **labels: str) -> float:
         """Return one series' value.

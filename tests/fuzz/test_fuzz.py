@@ -15,7 +15,6 @@ from tests.fuzz import coverage_guided
 from tests.fuzz.targets import TARGETS, Target
 
 PROFILE = settings(
-    deadline=None,
     max_examples=120,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

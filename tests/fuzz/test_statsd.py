@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pagi_trio.metrics.push.statsd_format import DATAGRAM_BYTES, DogStatsDWriter, StatsDWriter, pack
 from tests.statsd import Daemon, parse
 
-PROFILE = settings(deadline=None, max_examples=300)
+PROFILE = settings(max_examples=300)
 
 # What the grammar uses, beside anything.
 texts = st.one_of(

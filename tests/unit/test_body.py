@@ -63,7 +63,7 @@ def test_a_length_of_nothing_is_done_at_once_rfc9112_6_2():
 
 
 @given(st.binary(max_size=200), st.binary(max_size=50), CUTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_cut_gives_the_same_body_of_announced_length(payload, rest, places):
     body = LengthBody(len(payload))
     if payload:
@@ -191,7 +191,7 @@ TRAILERS = st.lists(st.sampled_from([b"A: b", b"C:", b"D: \xff"]), max_size=3)
 
 @given(CHUNKS, EXTENSIONS, TRAILERS, st.binary(max_size=20), CUTS)
 @example([b"\r\n0\r\n\r\n"], b"", [], b"", list(range(30)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_cut_gives_the_same_chunked_body_rfc9112_7_1_3(chunks, extension, trailers, rest, places):
     data = b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     data += b"0\r\n" + b"".join(line + b"\r\n" for line in trailers) + b"\r\n"
@@ -204,7 +204,7 @@ PIECES = st.sampled_from([b"0", b"5", b"\r\n", b"\r", b"\n", b";", b"a", b"A: b"
 
 
 @given(st.one_of(st.binary(max_size=100), st.lists(PIECES, max_size=30).map(b"".join)), CUTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_raise_nothing_but_a_request_error_and_the_same_however_cut(data, places):
     def outcome(parts):
         body = chunked()

@@ -265,7 +265,7 @@ def test_rfc7692_7_1_2_1_the_window_of_the_server_is_kept(bits):
         assert reader.decompress(stream.compress(message) + TAIL) == message
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(
     st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 50)), max_size=5),
     st.lists(st.integers(0, 300), max_size=4),

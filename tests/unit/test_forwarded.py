@@ -203,7 +203,7 @@ names = st.sampled_from([b"x-forwarded-for", b"x-forwarded-proto", b"forwarded",
 readers = st.sampled_from([X_FORWARDED, RFC7239])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(readers, st.lists(st.tuples(names, values), max_size=6), st.sampled_from([PEER, None]))
 def test_the_client_is_an_address_or_the_peer(reader, headers, peer):
     client, scheme = reader.origin(headers, peer, "http")
@@ -226,7 +226,7 @@ outside = st.sampled_from(["192.0.2.1", "2001:db8::1", "8.8.8.8"])
 inside = st.sampled_from(["10.1.1.1", "10.255.0.1", "2001:db8:1::1"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(readers, st.lists(values, max_size=4), outside, st.lists(inside, max_size=5), st.integers(1, 65535))
 @example(RFC7239, [b'for="'], "2001:db8::1", ["2001:db8:1::1"], 80)
 def test_what_a_client_writes_never_hides_who_it_is(reader, before, client, proxies, port):

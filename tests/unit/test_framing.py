@@ -160,7 +160,7 @@ def test_a_status_that_is_none_fails_at_the_start():
 
 
 @given(st.lists(st.binary(max_size=50), min_size=2, max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_parts_come_out_of_their_chunks_as_they_went_in_rfc9112_7_1(parts):
     body = ChunkedBody(0, 0)
     wire = body_of(start(), parts)
@@ -169,7 +169,7 @@ def test_any_parts_come_out_of_their_chunks_as_they_went_in_rfc9112_7_1(parts):
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=8), st.integers(-3, 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_exactly_the_announced_length_goes_out_or_it_fails_rfc9112_6_3(parts, wrong):
     whole = b"".join(parts)
     announced = max(0, len(whole) + wrong)

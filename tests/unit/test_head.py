@@ -571,7 +571,7 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.binary(), st.lists(PIECES, max_size=40).map(b"".join)))
 @example(b"")
 @example(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"\xd9\xa5")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_a_head_or_a_request_error(raw):
     try:
         parsed = parse_head(raw, 100, 1000)
@@ -593,7 +593,7 @@ VALUES = st.binary(max_size=20).map(lambda value: bytes(b for b in value if b >=
 
 
 @given(st.lists(st.tuples(NAMES, st.sampled_from([b"", b" ", b"\t", b" \t "]), VALUES), max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_valid_fields_come_out_as_they_went_in(fields):
     lines = [name + b":" + space + value + space for name, space, value in fields]
     assert parse(*lines).headers[1:] == [(name.lower(), value) for name, _, value in fields]

@@ -92,7 +92,7 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, max_size=25))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counted_is_folded_plus_waiting_at_every_moment(steps: list[tuple[object, ...]]) -> None:
     async def scenario() -> None:
         bench = Bench()

@@ -119,7 +119,7 @@ def test_processes_are_added_up_bucket_by_bucket_and_outlive_their_worker(share:
     durations=st.lists(st.lists(st.floats(0, 1e7), max_size=6), min_size=3, max_size=3),
     order=st.lists(st.integers(1, 3), max_size=8),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_sum_is_exact_and_never_steps_back_whoever_dies_first(durations: list[list[float]], order: list[int]) -> None:
     store = Store(3, shared=True)
     for slot, values in enumerate(durations, 1):

@@ -297,7 +297,7 @@ TURNS = st.lists(st.tuples(st.sampled_from(["parent", "reader"]), st.integers(1,
 
 
 @given(turns=TURNS, has_read=st.booleans(), gives_way=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_parent_and_a_reader_may_take_turns_at_any_lines(
     turns: list[tuple[str, int]], *, has_read: bool, gives_way: bool
 ) -> None:

@@ -39,7 +39,7 @@ class Worker:
         self.app = install(self.turns, registry=self.registry)
 
     def page(self):
-        return aggregate([Source(self.reader.read(), 1, 1)]).families
+        return aggregate([Source(self.reader.read(), 1, 1)])
 
     def lines(self):
         """Return the samples of the page of all workers."""
@@ -613,7 +613,7 @@ def test_what_a_process_leaves_is_taken_on_by_the_next():
         Gauge("peak", "Peak.", registry=process.registry, multiprocess_mode="max").set(10 - instance)
         process.app.close()
         absorb(retired, process.reader.read(), slot=1, instance=instance)
-    samples = {one.family.name: one.samples[0].value for one in aggregate([Source(left.read())]).families}
+    samples = {one.family.name: one.samples[0].value for one in aggregate([Source(left.read())])}
     assert samples == {"hits": 6.0, "peak": 9.0}
 
 
@@ -640,7 +640,7 @@ while True:
 
 
 def total(sources, suffix):
-    return sum(s.value for one in aggregate(sources).families for s in one.samples if s.suffix == suffix)
+    return sum(s.value for one in aggregate(sources) for s in one.samples if s.suffix == suffix)
 
 
 def test_processes_that_are_killed_leave_what_they_have_counted():
@@ -704,7 +704,7 @@ if child == 0:
     os._exit(int(hits.labels("/a")._value.get() - 102))
 _, status = os.waitpid(child, 0)
 hits.labels("/a").inc(1)
-(family,) = aggregate([Source(RegionReader(area).read(), 1, 1)]).families
+(family,) = aggregate([Source(RegionReader(area).read(), 1, 1)])
 print(status, [(sample.labels, sample.value) for sample in family.samples])
 print(sorted(app.unshared()))
 for family in app.collect_unshared(4):

@@ -164,7 +164,7 @@ def test_names_that_differ_in_case_are_remembered_apart(memo):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8)), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_field_puts_a_line_of_its_own_on_the_wire_rfc9112_11_1(fields):
     try:
         lines = ResponseFields(fields).lines

@@ -172,7 +172,7 @@ streams = st.lists(
 ).map(b"".join)
 
 
-@settings(deadline=None, derandomize=True, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(st.one_of(streams, st.binary()), st.lists(st.integers(0, 60), max_size=8))
 @example(b"data:\r\n\r\n", [6, 7, 8])
 def test_any_split_counts_what_a_browser_dispatches(stream, positions):

@@ -62,18 +62,6 @@ class AppFamily:
     samples: list[Sample]
 
 
-class Aggregate(NamedTuple):
-    """What all sources say together.
-
-    Attributes:
-        families: One for each name, made as it is asked for: of many series, each takes milliseconds.
-        conflicts: The names that sources define differently at present.
-    """
-
-    families: Iterator[AppFamily]
-    conflicts: set[str]
-
-
 class Absorbed(NamedTuple):
     """What became of a dead process's figures.
 
@@ -93,14 +81,13 @@ Part: TypeAlias = "tuple[Source, Group]"
 """One source's series of a family."""
 
 
-def aggregate(sources: Iterable[Source]) -> Aggregate:
-    """Make one family per name out of all sources' figures.
+def aggregate(sources: Iterable[Source]) -> Iterator[AppFamily]:
+    """Make one family per name out of all figures, as it is asked for: of many series, each takes milliseconds.
 
     Args:
         sources: In any order; at most one of them without a slot.
     """
-    named, conflicts = _by_name(sources)
-    return Aggregate(map(_put_together, named.values()), conflicts)
+    return map(_put_together, _by_name(sources).values())
 
 
 def _put_together(parts: list[Part]) -> AppFamily:
@@ -110,10 +97,9 @@ def _put_together(parts: list[Part]) -> AppFamily:
     return AppFamily(family, list(_SAMPLES[family.kind](family, parts)))
 
 
-def _by_name(sources: Iterable[Source]) -> tuple[dict[str, list[Part]], set[str]]:
-    """Return the parts of each name that fit its newest definition, and the names with parts that do not."""
+def _by_name(sources: Iterable[Source]) -> dict[str, list[Part]]:
+    """Return the parts of each name that fit its newest definition."""
     named: dict[str, list[Part]] = {}
-    conflicts: set[str] = set()
     # The retired region, then the newest process: of the processes, the first to bring a name defines it.
     for source in sorted(sources, key=lambda source: (source.slot is not None, -source.instance)):
         for name, group in source.reading.groups.items():
@@ -123,11 +109,10 @@ def _by_name(sources: Iterable[Source]) -> tuple[dict[str, list[Part]], set[str]
             elif parts[0][1].family.fits(group.family):
                 parts.append((source, group))
             else:
-                conflicts.add(name)
                 first, other = parts[0]
                 if first.slot is None and first.reading.values[other.cell] < source.instance:
                     named[name] = [(source, group)]
-    return named, conflicts
+    return named
 
 
 def _sums(family: Family, parts: list[Part]) -> Iterator[tuple[dict[str, str], list[float]]]:
