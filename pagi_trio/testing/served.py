@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final  # Any is what applications put into their state
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar  # Any is what applications put into their state
 from urllib.parse import urlsplit
 
 from pagi_trio.testing.network import Connecting
@@ -11,7 +11,7 @@ from pagi_trio.testing.readings import Readings
 from pagi_trio.testing.request_parts import encode_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import httpx
     import trio
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pagi_trio.testing.network import Network
     from pagi_trio.testing.request_parts import GivenHeaders
     from pagi_trio.testing.websocket_client import WebSocketClient
+
+M = TypeVar("M")
 
 _PORTS: Final = {"http": 80, "https": 443}
 """Of a URL that names none: RFC 9110, sections 4.2.1 and 4.2.2."""
@@ -170,21 +172,28 @@ class Served:
         return left
 
 
+class _OfHTTP(Generic[M]):
+    """A method of the HTTP client, which is made at its first use: a test of WebSockets needs none."""
+
+    def __init__(self, pick: Callable[[httpx.AsyncClient], M]) -> None:
+        self._pick = pick
+
+    def __get__(self, client: Client, _owner: type[Client]) -> M:
+        return self._pick(client.http)
+
+
 class Client(Served):
     """An application that is served in memory: the requests of `httpx.AsyncClient` are its own methods."""
 
-    def __init__(self, handle: Handle, url: str, nursery: trio.Nursery, network: Network, log: ServerLog) -> None:
-        super().__init__(handle, url, nursery, network, log)
-        http = self.http
-        self.request = http.request
-        self.stream = http.stream
-        self.get = http.get
-        self.head = http.head
-        self.options = http.options
-        self.post = http.post
-        self.put = http.put
-        self.patch = http.patch
-        self.delete = http.delete
+    request = _OfHTTP(lambda http: http.request)
+    stream = _OfHTTP(lambda http: http.stream)
+    get = _OfHTTP(lambda http: http.get)
+    head = _OfHTTP(lambda http: http.head)
+    options = _OfHTTP(lambda http: http.options)
+    post = _OfHTTP(lambda http: http.post)
+    put = _OfHTTP(lambda http: http.put)
+    patch = _OfHTTP(lambda http: http.patch)
+    delete = _OfHTTP(lambda http: http.delete)
 
     @property
     def cookies(self) -> httpx.Cookies:
