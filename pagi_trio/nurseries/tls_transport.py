@@ -223,8 +223,10 @@ class TLSTransport(Transport):
     def finish_writing(self, reason: str) -> None:
         """Send close_notify, then half-close."""
         self._say_goodbye()
-        # What still comes is dropped, so it need not be decrypted.
+        # What still comes is dropped, so it need not be decrypted. So is what is here: while TLS has any of it, nobody
+        # waits for the socket.
         self._recv_into = self.sock.recv_into
+        self._incoming.read()
         super().finish_writing(reason)
 
     def close(self, reason: str) -> None:

@@ -170,6 +170,22 @@ async def test_what_tls_holds_already_is_not_waited_for(pair):
     assert transport.read_nowait() == b"two"
 
 
+async def test_once_writing_is_finished_the_socket_is_waited_for_whatever_tls_was_given(pair):
+    transport, client = pair
+    transport.ready = True
+    client.sock.sendall(client.data(b"1") + client.data(b"2") + client.data(b"3"))
+    assert transport.read_nowait() == b"1"
+    transport.finish_writing("done")
+    assert transport.read_nowait() is None
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_turn)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
 async def test_a_closed_connection_leaves_its_memory_at_once():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     near, far = socket.socketpair()
