@@ -291,9 +291,13 @@ class Connection(ABC):
                 self.buffer = data
                 self.transport.wake_readers()
             else:
-                if self.state == HEAD:
-                    self.service.meter.add(_REJECTED["shutdown"])
-                self.abort("server_shutdown")
+                self.turn_away()
+
+    def turn_away(self) -> None:
+        """Close without a request, since the server stops."""
+        if self.state == HEAD:
+            self.service.meter.add(_REJECTED["shutdown"])
+        self.abort("server_shutdown")
 
     def move(self, exchange: Exchange) -> None:
         """Go on in a new task; the present one stays with the application of this exchange."""

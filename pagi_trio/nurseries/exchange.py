@@ -192,15 +192,16 @@ class HTTPExchange:
             response = self._response
             if message["type"] == "http.response.body" and response is not None:
                 data, body = response.take(message)
+                size = len(body)
                 transport = self.transport
                 taken = transport.write_nowait(data)
+                # Before it is waited for: what a cancelled send leaves in the queue still leaves.
+                response.sent += size
                 if taken != len(data):
                     response.enqueue(data, taken, body, more=message.get("more_body", False))
                     await transport.drain()
                 elif response.stream is not None:
                     response.stream.sent(body)
-                size = len(body)
-                response.sent += size
                 if message.get("more_body", False):
                     transport.budget -= 1 + (size >> 12)
                     if transport.budget < 0:
@@ -233,7 +234,9 @@ class HTTPExchange:
             response.become_stream()
 
     def _complete(self, response: Response) -> None:
-        """Note that the client has it all, and let the connection go on."""
+        """Note that the client has it all, and let the connection go on; once, whoever of several sees it first."""
+        if self.complete:
+            return
         self.complete = True
         if response.stream is not None:
             response.stream.close("done")
@@ -307,6 +310,11 @@ class HTTPExchange:
         """Hold a body to its least speed; watch over an event stream whose application neither sends nor receives."""
         if self.complete:
             return
+        response = self._response
+        if response is not None and response.ended and self.transport.is_drained and not self.transport.lost:
+            # Its last send was cancelled, and nobody else sees that the client has taken the rest.
+            self._complete(response)
+            return
         if self.body is not None and not self._request_done:
             try:
                 # Whoever waits for the socket now waits for the body.
@@ -314,7 +322,6 @@ class HTTPExchange:
             except RequestError as error:
                 self._refuse(error)
                 return
-        response = self._response
         if response is None or response.stream is None:
             if self.transport.hangup:
                 # Behind a full buffer nobody reads the end, and nobody else would wake who waits for it.
@@ -327,10 +334,17 @@ class HTTPExchange:
             # It began after all others had been told.
             self.shut_down()
         else:
-            if self.suspended:
-                # Not at its start: an application that fails before its first event is answered with a 500.
-                response.post_head()
+            self._open_stream(response)
             self._watch_stream(response.stream)
+
+    def _open_stream(self, response: Response) -> None:
+        """Answer the client of an event stream that has had no event yet.
+
+        Not at its start, and not where its application has ended: one that fails before its first event is answered
+        with a 500.
+        """
+        if self.suspended:
+            response.post_head()
 
     def _watch_stream(self, stream: EventStream) -> None:
         """See whether the client of an event stream has left."""
@@ -355,6 +369,7 @@ class HTTPExchange:
             # The rest of its body is not waited for any more.
             self.transport.wake_readers()
         if response is not None and response.stream is not None and not response.ended and not self.client_left:
+            self._open_stream(response)
             self.disconnect("server_shutdown")
             if response.is_chunked:
                 # Whole for the client, which then connects again instead of reporting an error.

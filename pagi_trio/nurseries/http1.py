@@ -51,6 +51,10 @@ class HTTP1Connection(Connection):
                         if self.state == HEAD:
                             self.reason = "client_closed"
                         return False
+                    if service.draining and not self.buffer:
+                        # What had come when the server stopped was empty lines.
+                        self.turn_away()
+                        return False
                     if self.state == HEAD and self.buffer and service.now - self.since > service.deadlines_s[HEAD]:
                         raise RequestError(408, f"the headers took longer than {service.deadlines_s[HEAD]:g} s")
                     await transport.wait_turn()

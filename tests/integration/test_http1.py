@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 import trio
+import trio.testing
 
 from .conftest import hello, read_body, respond
 
@@ -458,6 +459,32 @@ async def test_several_tasks_may_receive_and_all_are_told(pagi_serve, raw):
     with trio.fail_after(5):
         await done.wait()
     assert len(seen) == 4
+
+
+async def test_what_an_app_does_after_a_last_send_that_was_cancelled_does_not_hold_up_the_connection(pagi_serve, raw):
+    async def app(scope, receive, send):
+        if scope["path"] == "/next":
+            await respond(send, b"next")
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, {"type": "http.response.body", "body": body})
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        cancelled.set()
+        await answered.wait()
+
+    cancelled, answered = trio.Event(), trio.Event()
+    # More than the kernel takes.
+    body = bytes(20_000_000)
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(GET)
+        await cancelled.wait()
+        assert (await client.read_response())[2] == body
+        await client.send(b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.read_response())[2] == b"next"
+        answered.set()
 
 
 async def test_a_background_task_does_not_hold_up_the_connection(pagi_serve, raw):

@@ -205,6 +205,25 @@ def is_closed(client):
             return False
 
 
+# Several times, since Trio shuffles which of the two the server takes in first.
+@pytest.mark.parametrize("_time", range(4))
+@pytest.mark.parametrize("turns", range(4))
+async def test_empty_lines_that_wait_in_the_socket_hold_nothing_up_rfc9112_2_2(raw, autojump_clock, turns, _time):
+    async with stopped_within(hello, 0) as server, raw(server) as client:
+        await client.send(GET)
+        await client.read_response()
+        await settle()
+        server.stop()
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        if is_closed(client):
+            assert turns
+            return
+        # No checkpoint since it was seen to be open.
+        await client.send(b"\r\n\r\n")
+        assert await client.read_to_end() == b""
+
+
 async def test_a_request_that_is_half_here_has_its_deadline_to_become_whole(raw, autojump_clock):
     async with stopped_within(hello, GRACEFUL_S) as server, raw(server) as client:
         await client.send(GET[:10])
@@ -447,6 +466,28 @@ async def test_a_stream_that_waits_for_its_disconnect_ends_at_once(raw, autojump
         server.stop()
         assert await client.read_to_end() == b"0\r\n\r\n"
     assert events == ["http.disconnect", "cleaned up", "lifespan.shutdown"]
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["started_before", "started_after"])
+async def test_a_stream_that_had_no_event_yet_is_answered_all_the_same(raw, autojump_clock, is_late):
+    async def app(scope, receive, send):
+        called.set()
+        if is_late:
+            await stopping.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    called, stopping = trio.Event(), trio.Event()
+    async with stopped_within(app, 0.25, lifespan="off") as server, raw(server) as client:
+        await client.send(GET)
+        await called.wait()
+        server.stop()
+        await settle()
+        stopping.set()
+        status, headers, body = await client.read_response()
+        assert (status, headers[b"content-type"], body) == (200, b"text/event-stream", b"")
+        assert await client.read_to_end() == b""
 
 
 async def test_a_stream_is_told_why_it_ends(raw, autojump_clock):
