@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from errno import EAGAIN
 from pathlib import Path
 from time import localtime, perf_counter, strftime, time
 from typing import IO, TYPE_CHECKING, Final, Self
@@ -80,10 +82,15 @@ class AccessLog:
     def flush(self) -> None:
         """Write what has gathered."""
         if self._lines:
-            text = "".join(self._lines)
+            text = memoryview("".join(self._lines).encode("utf-8"))
             self._lines.clear()
             try:
-                self._file.write(text.encode("utf-8"))
+                while text:
+                    # A full disk takes a part of it, and so does a pipe where a signal ends the wait for its reader.
+                    taken = self._file.write(text)
+                    if not taken:
+                        raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
+                    text = text[taken:]
                 self._file.flush()
             except OSError as error:
                 # A full disk or a closed pipe costs the log its lines, and nobody a response.

@@ -105,6 +105,7 @@ class Opening:
         if self._denial is None:
             self._connection.keep_alive = False
             self._denial = HTTPExchange(self._connection, self._head)
+            self._denial.started = self._started
         return self._denial
 
     @property

@@ -259,6 +259,9 @@ class WebSocketSession:
     def shut_down(self) -> None:
         """Tell client and application that the server stops."""
         self.connection.keep_alive = False
+        if self._ending.is_over:
+            # Its client has left or has been refused, and that is what it ended by.
+            return
         if self._opening is not None:
             if not self.connection.service.draining:
                 # Another worker takes over; what has been asked for before may still be had, for a moment.
@@ -269,7 +272,7 @@ class WebSocketSession:
             self._opening.refuse(503, "the server is stopping")
             self.connection.reason = "server_shutdown"
             self._ending.note(ABNORMAL, "server_shutdown")
-        elif not self._ending.is_over:
+        else:
             self._ending.close(1001, "", "server_shutdown")
 
     def tick(self, now: float) -> None:

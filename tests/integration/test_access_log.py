@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import re
+import signal
 import sys
+import threading
 
 import pytest
 import trio
+import trio.testing
 
 from pagi_trio import testing
 from pagi_trio.errors import ConfigError
+from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
+from tests.integration.embedded import serving
 
 from .conftest import RawClient, hello, respond
 
@@ -142,6 +149,81 @@ async def test_a_client_that_leaves_before_its_handshake_is_answered_has_its_lin
     assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 499, 0)]
 
 
+async def test_a_client_that_left_before_its_handshake_was_answered_has_no_second_line_when_the_server_stops(raw, log):
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        left.set()
+        await stopping.wait()
+
+    left, stopping = trio.Event(), trio.Event()
+    async with testing.serve(app, lifespan="off", access_log=str(log)) as server:
+        async with raw(server) as client:
+            await client.send(OPENING)
+        await left.wait()
+        server.handle.shutdown()
+        await trio.testing.wait_all_tasks_blocked()
+        stopping.set()
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 499, 0)]
+    assert server.metrics.value("pagi_websocket_handshakes_total", outcome="abandoned") == 1
+    assert server.metrics.value("pagi_server_connections_closed_total", reason="client_closed") == 1
+
+
+async def test_the_seconds_of_a_denied_handshake_begin_with_its_head(raw, log, autojump_clock, monkeypatch):
+    async def app(scope, receive, send):
+        await trio.sleep(3)
+        await send({"type": "websocket.close"})
+
+    for module in ("access", "exchange", "opening"):
+        monkeypatch.setattr(f"pagi_trio.nurseries.{module}.perf_counter", trio.current_time)
+    async with serving(app, lifespan="off", access_log=str(log)) as server:
+        await exchange(server, raw, OPENING)
+    assert LINE.fullmatch(log.read_text().rstrip("\n"))["seconds"] == "3.000000"
+
+
+async def test_a_body_whose_last_send_was_cancelled_counts_as_it_leaves(raw, log):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.CancelScope() as sending:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, {"type": "http.response.body", "body": body})
+                await trio.testing.wait_all_tasks_blocked()
+                sending.cancel()
+        assert sending.cancelled_caught
+        cancelled.set()
+
+    cancelled = trio.Event()
+    # More than the kernel takes.
+    body = bytes(20_000_000)
+    async with testing.serve(app, lifespan="off", access_log=str(log)) as server, raw(server) as client:
+        await client.send(GET)
+        await cancelled.wait()
+        assert (await client.read_response())[2] == body
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 200, len(body))]
+
+
+async def test_a_response_has_one_line_though_its_application_does_not_wait_for_its_last_send(raw, log):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        nursery.start_soon(send, {"type": "http.response.body", "body": body})
+        await trio.testing.wait_all_tasks_blocked()
+        returned.set()
+
+    returned = trio.Event()
+    # More than the kernel takes.
+    body = bytes(20_000_000)
+    async with (
+        testing.serve(app, lifespan="off", access_log=str(log)) as server,
+        trio.open_nursery() as nursery,
+        raw(server) as client,
+    ):
+        await client.send(GET)
+        await returned.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await client.read_response())[2] == body
+    assert lines(log) == [("127.0.0.1", "GET / HTTP/1.1", 200, len(body))]
+
+
 async def test_a_handshake_that_the_server_refuses_has_its_line(raw, log):
     async def app(scope, receive, send):
         while (await receive())["type"] != "websocket.disconnect":
@@ -226,6 +308,36 @@ async def test_without_the_setting_nothing_is_written(raw, capsys):
     async with testing.serve(hello, lifespan="off") as server:
         await exchange(server, raw, get(b"/"))
     assert capsys.readouterr().out == ""
+
+
+async def test_no_line_is_lost_where_a_signal_ends_the_wait_for_the_reader_of_a_pipe(tmp_path, monkeypatch):
+    def read():
+        received.append(os.read(pipe, 4096))
+        # Less than the lines: so the log waits for the pipe, or is about to.
+        signal.pthread_kill(main, signal.SIGUSR1)
+        while data := os.read(pipe, 65536):
+            received.append(data)
+
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(pipe, True)
+    received = []
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    reader = threading.Thread(target=read)
+    try:
+        with AccessLog(str(path)) as log:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+            for number in range(1000):
+                log.add(None, None, 200, number, 0.0)
+            reader.start()
+        reader.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        os.close(pipe)
+    text = b"".join(received).decode()
+    assert [int(LINE.fullmatch(line)["size"]) for line in text.splitlines()] == list(range(1000))
 
 
 async def test_a_log_that_cannot_be_written_is_named(tmp_path):
