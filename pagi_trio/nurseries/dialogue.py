@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from pagi_trio.errors import AppProtocolError, WebSocketError
+from pagi_trio.errors import AppProtocolError, ClientDisconnected, WebSocketError
 from pagi_trio.metrics.balance import WEBSOCKETS
 from pagi_trio.nurseries.inbox import Inbox
 from pagi_trio.nurseries.keepalive import Keepalive
@@ -163,7 +163,8 @@ class Dialogue:
             AppProtocolError: If it is none; nothing of it is sent.
             ClientDisconnected: If the client has left.
 
-        Cancellation: what the kernel did not take of it stays queued, and leaves before anything else.
+        Cancellation: what the kernel did not take of it stays queued, and leaves before anything else. A send that
+        waits for that is cancelled without a trace.
         """
         transport = self._transport
         payload = message.get("bytes")
@@ -179,6 +180,8 @@ class Dialogue:
                 payload = as_bytes(payload, "the 'bytes' of websocket.send")
             if message.get("text") is not None:
                 raise AppProtocolError("websocket.send takes a 'text' or 'bytes', not both")
+        if transport.is_abandoned:
+            await self._let_rest_leave()
         size = len(payload)
         self._busy = True
         if self._deflater is None:
@@ -192,14 +195,25 @@ class Dialogue:
             if not tally.dirty:
                 tally.mark()
         else:
-            if self._sizes is None:
-                self._sizes = deque()
-            self._sizes.append(size)
-            transport.enqueue(memoryview(frame)[taken:], self._observe)
+            self._enqueue(memoryview(frame)[taken:], size)
             await transport.drain()
         transport.budget -= 1 + (size >> 12)
         if transport.budget < 0:
             await transport.breathe()
+
+    async def _let_rest_leave(self) -> None:
+        """Wait for what a cancelled send has left, unless the session ends meanwhile."""
+        await self._transport.drain()
+        ended = self._ending.event
+        if ended is not None:
+            raise ClientDisconnected(ended["reason"] or "client_closed")
+
+    def _enqueue(self, rest: memoryview, size: int) -> None:
+        """Queue what the kernel left of a message of this size."""
+        if self._sizes is None:
+            self._sizes = deque()
+        self._sizes.append(size)
+        self._transport.enqueue(rest, self._observe)
 
     def _observe(self, _data: memoryview, finished: bool) -> None:
         """Count a queued message once the kernel has taken its last byte."""

@@ -183,11 +183,12 @@ class HTTPExchange:
             AppProtocolError: If ASGI does not allow this event here; nothing of it is sent.
             ClientDisconnected: If the client has left.
 
-        Cancellation: what the kernel did not take of a body stays queued.
+        Cancellation: what the kernel did not take of a body stays queued. A send that waits for that is cancelled
+        without a trace.
         """
         await checkpoint_if_cancelled()
-        if self.disconnected or self.complete or self.transport.lost:
-            await self._refuse_event()
+        if self.disconnected or self.complete or self.transport.lost or self.transport.is_abandoned:
+            await self._hold_back()
         try:
             response = self._response
             if message["type"] == "http.response.body" and response is not None:
@@ -218,8 +219,13 @@ class HTTPExchange:
         except MALFORMED as error:
             raise explain(message, error) from None
 
-    async def _refuse_event(self) -> None:
-        """Say why nothing can be sent any more; an application that tries for ever must not keep others waiting."""
+    async def _hold_back(self) -> None:
+        """Wait for what a cancelled send has left, or say why nothing can be sent any more."""
+        if not (self.disconnected or self.complete or self.transport.lost):
+            await self.transport.drain()
+            if not (self.disconnected or self.complete):
+                return
+        # An application that tries for ever must not keep others waiting.
         await self.transport.breathe()
         if self.complete:
             raise AppProtocolError("the response is complete, nothing can follow")

@@ -60,6 +60,8 @@ class Transport(Readable):
         closed: Whether the socket is closed; nothing may wait on it then.
         lost: Why nothing can be sent any more, as a token of the disconnect reasons; empty while it can.
         eof: Whether the end of what the peer sends has been read.
+        is_abandoned: Whether a writer was cancelled in `drain`, and what was queued then has not all left. Whoever has
+            bytes that need not leave drains first: else each writer that is cancelled would leave some more.
     """
 
     __slots__ = (
@@ -78,6 +80,7 @@ class Transport(Readable):
         "_writing",
         "closed",
         "eof",
+        "is_abandoned",
         "lost",
     )
 
@@ -96,6 +99,7 @@ class Transport(Readable):
         self._releases = 0
         self.closed = False
         self.eof = False
+        self.is_abandoned = False
         self.lost = ""
         self._stalled_since = float("inf")
         # Of the stall that lasts: what the client had not acknowledged after half of the time that it may last.
@@ -258,6 +262,7 @@ class Transport(Readable):
                 queue.popleft()
                 if not queue:
                     self._queue = None
+                    self.is_abandoned = False
                     self._stalled_since = float("inf")
                     return
 
@@ -286,28 +291,36 @@ class Transport(Readable):
         Raises:
             ClientDisconnected: If the client leaves first, or `release_writers` ends the wait.
 
-        Cancellation: the queue stays as it is, and leaves with the next flush.
+        Cancellation: the queue stays as it is, and leaves with the next flush; until then it `is_abandoned`.
         """
         releases = self._releases
-        while self._queue is not None:
-            if self.lost or releases != self._releases:
-                raise ClientDisconnected(self.lost or "client_closed")
-            if self._writing:
-                if self._writers is None:
-                    self._writers = trio.lowlevel.ParkingLot()
-                await self._writers.park()
-                continue
-            self._writing = True
-            try:
-                await self._until_writable()
-                self.flush_nowait()
-            except trio.ClosedResourceError:
-                pass
-            finally:
-                self._writing = False
-                if self._writers:
-                    self._writers.unpark_all()
+        try:
+            while self._queue is not None:
+                if self.lost or releases != self._releases:
+                    raise ClientDisconnected(self.lost or "client_closed")
+                if self._writing:
+                    if self._writers is None:
+                        self._writers = trio.lowlevel.ParkingLot()
+                    await self._writers.park()
+                else:
+                    await self._drain_some()
+        except trio.Cancelled:
+            self.is_abandoned = self._queue is not None
+            raise
         self.budget = BUDGET
+
+    async def _drain_some(self) -> None:
+        """Wait until the kernel takes more of the queue, and give it that; meanwhile others wait for this."""
+        self._writing = True
+        try:
+            await self._until_writable()
+            self.flush_nowait()
+        except trio.ClosedResourceError:
+            pass
+        finally:
+            self._writing = False
+            if self._writers:
+                self._writers.unpark_all()
 
     async def _until_writable(self) -> None:
         """Wait until the kernel takes more; `_wake_writer` ends it with a `trio.ClosedResourceError`."""

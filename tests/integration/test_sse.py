@@ -283,6 +283,27 @@ async def test_the_rest_of_a_cancelled_send_still_counts_when_it_leaves(pagi_ser
 # While it is open
 
 
+async def test_an_app_that_gives_each_send_its_time_queues_no_more_than_one_part(pagi_serve, raw):
+    event = b"data: " + b"x" * 24_000_000 + b"\n\n"
+
+    async def app(scope, receive, send):
+        await start_stream(send)
+        for part in (event, *[EVENT] * 100):
+            with trio.move_on_after(0.001) as sending:
+                await send_part(send, part)
+            assert sending.cancelled_caught
+        given_up.set()
+        await send_part(send, b": last\n\n", more=False)
+
+    given_up = trio.Event()
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(GET)
+        await given_up.wait()
+        assert (await client.read_response())[2] == event + b": last\n\n"
+    assert counted(server) == (1, 1, len(event) + len(b": last\n\n"))
+
+
 async def test_a_stream_opens_though_its_first_event_is_long_in_coming(pagi_client, autojump_clock):
     begun = trio.Event()
 

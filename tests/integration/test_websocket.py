@@ -502,6 +502,30 @@ async def test_a_cancelled_send_leaves_its_frame_whole(pagi_serve, raw):
     assert server.metrics.value("pagi_websocket_messages_sent_total") == received
 
 
+async def test_an_app_that_gives_each_send_its_time_queues_no_more_than_one_message(pagi_serve, raw):
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        for message in (first, *[b"skipped"] * 100):
+            with trio.move_on_after(0.001) as sending:
+                await send({"type": "websocket.send", "bytes": message})
+            assert sending.cancelled_caught
+        given_up.set()
+        await send({"type": "websocket.send", "bytes": b"last"})
+
+    given_up = trio.Event()
+    # More than the kernel takes.
+    first = bytes(24_000_000)
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await open_websocket(client)
+        await given_up.wait()
+        assert await read_frame(client) == (0x82, first)
+        assert await read_frame(client) == (0x82, b"last")
+        assert (await read_frame(client))[0] == 0x88
+    assert server.metrics.value("pagi_websocket_messages_sent_total") == 2
+
+
 async def test_a_close_reaches_an_app_that_is_blocked_in_a_send_and_its_message_still_leaves(pagi_serve, raw):
     told = trio.Event()
 
