@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from hypercorn.config import Config as HypercornConfig
 
-from pagi_trio.config import SETTINGS, Config, read_toml
+from pagi_trio.config import GROUPS, SETTINGS, Config, read_toml
 from pagi_trio.errors import ConfigError
+from pagi_trio.settings import refuse_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,9 +113,19 @@ def load_config_file(path: str | Path) -> tuple[Config, list[str]]:
         if not isinstance(theirs, dict):
             raise ConfigError(f"hypercorn = {theirs!r}: must be a table of hypercorn's settings")
         config, unused = from_hypercorn(_from_mapping(theirs))
+        _refuse_theirs(ours)
         return config.replace(**ours), unused
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _refuse_theirs(settings: Mapping[str, object]) -> None:
+    """Tell who names a file of hypercorn's as ours, by a flag that both have, where it belongs."""
+    known = SETTINGS.keys() | GROUPS.keys()
+    for name in settings:
+        if name not in known and hasattr(HypercornConfig, name):
+            reason = refuse_unknown(name, SETTINGS)
+            raise ConfigError(f"{reason} (a file of hypercorn's is named by --hypercorn-config)")
 
 
 def _from_mapping(settings: Mapping[str, object]) -> HypercornConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 
 import pytest
@@ -152,6 +153,7 @@ def test_their_table_in_our_file_is_read_and_ours_wins(tmp_path):
         (load_config_file, "[hypercorn]\nbacklog = 0", "hypercorn's backlog = 0: must be"),
         (load_hypercorn_file, "cert_reqs = 'some'", "hypercorn refuses a setting: 'some' is not a valid VerifyMode"),
         (load_config_file, "workerz = 1", "unknown setting 'workerz'"),
+        (load_config_file, "[limits]\naccesslog = 1", "unknown setting 'limits.accesslog'"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, load, content, reason):
@@ -160,3 +162,13 @@ def test_a_bad_file_is_named(tmp_path, load, content, reason):
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value).startswith(f"{file}: {reason}")
+
+
+def test_who_names_a_file_of_hypercorns_as_ours_is_told_the_flag(tmp_path):
+    """Both have ``-c``, each for files of its own."""
+    file = tmp_path / "hypercorn.toml"
+    file.write_text("workers = 2\naccesslog = '-'\n")
+    hint = "'accesslog', did you mean 'access_log'? (a file of hypercorn's is named by --hypercorn-config)"
+    with pytest.raises(ConfigError, match=re.escape(hint)):
+        load_config_file(file)
+    assert load_hypercorn_file(file) == (Config(workers=2, access_log="-"), [])
