@@ -300,6 +300,14 @@ async def test_embedded_is_its_own_client_and_stops(capsys):
     )
 
 
+async def test_a_program_that_asks_for_sigterm_ends_as_it_wants_to():
+    """It may block: nothing else runs here."""
+    with running(sys.executable, EXAMPLES / "stopped_by_sigterm.py", "127.0.0.1:0") as program:
+        assert get(program.wait_for_url()) == "hello\n"
+        program.send_signal(signal.SIGTERM)
+        assert program.finish() == (0, "")
+
+
 async def test_starlette_has_its_own_metrics_on_the_page(pagi_serve):
     prometheus_client = pytest.importorskip("prometheus_client")
     example = load("starlette_metrics")

@@ -172,6 +172,23 @@ def test_the_readme_sums_up_what_the_reference_has():
         assert memory[1 + number] == f"{max(grown):.0f} MiB"
 
 
+def misnamed_flags(text):
+    """Return the flags that a table of another server's says wrongly: those that are here, and ours that are not."""
+    ours = {name for option in make_command().params for name in (*option.opts, *option.secondary_opts)}
+    found = []
+    for theirs, here in (row for row in rows(text) if len(row) == 2):
+        found += [name for name in re.findall(r"`(--[\w-]+)", theirs) if name in ours]
+        found += [name for name in re.findall(r"`(--[\w-]+)", here) if name not in ours]
+    return found
+
+
+@pytest.mark.parametrize("server", ["hypercorn", "uvicorn"])
+def test_flags_of_other_servers_lead_to_such_as_there_are(server):
+    text = (ROOT / "docs" / "how-to" / f"move-from-{server}.md").read_text(encoding="utf-8")
+    assert f"| {server} | here |" in text
+    assert misnamed_flags(text) == []
+
+
 def named_in(cell):
     """Return the metrics that a cell names, the later ones by what they end with instead."""
     first, *others = re.findall(r"`([a-z_]+)`", cell)
@@ -205,6 +222,7 @@ def test_what_is_wrong_is_found():
         "pagi_sse_bytes_sent_total",
         "_cats",
     ]
+    assert misnamed_flags("| `--bind x`, `--uds` | `--bind`, `--sock` |\n") == ["--bind", "--sock"]
     assert broken_links(ROOT / "README.md", "[a](LICENSE) [b](docs/nowhere.md) [c](https://x.example)") == [
         "docs/nowhere.md"
     ]
