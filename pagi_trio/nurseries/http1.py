@@ -80,7 +80,7 @@ class HTTP1Connection(Connection):
                 transport.budget -= 1
                 if transport.budget < 0:
                     await transport.breathe()
-            if not self.keep_alive and (self.buffer or transport.read_nowait() or transport.is_undelivered):
+            if self.buffer or transport.read_nowait() or transport.is_undelivered:
                 # Closing with unread bytes would reset the connection, and the response with it.
                 await self._linger()
         except RequestError as error:

@@ -257,6 +257,29 @@ async def test_of_pipelined_requests_only_the_one_in_flight_is_answered(raw, aut
         assert await client.read_to_end() == b""
 
 
+# Several times, since Trio shuffles which of the two goes on first where the connection lets others run.
+@pytest.mark.parametrize("_time", range(6))
+async def test_what_was_answered_before_the_stop_is_not_reset_by_what_is_pipelined_behind_it_rfc9112_9_6(
+    raw, autojump_clock, _time
+):
+    answered = 0
+
+    async def app(scope, receive, send):
+        nonlocal answered
+        await receive()
+        answered += 1
+        if answered == 1:
+            server.stop()
+        await respond(send, b"x")
+
+    # With more than fits into the buffers, and than is answered before others get to run.
+    async with stopped_within(app, 0, lifespan="off") as server, raw(server) as client:
+        await client.send(GET * 10_000)
+        await client.stream.send_eof()
+        answers = await client.read_to_end()
+        assert answers.count(b"HTTP/1.1 200 OK") == answered > 1
+
+
 async def test_new_connections_are_refused_while_the_server_drains(raw, autojump_clock):
     app = InFlight()
     async with stopped_within(app, 0) as server, raw(server) as client:
