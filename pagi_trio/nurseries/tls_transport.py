@@ -79,6 +79,11 @@ class TLSTransport(Transport):
                 pass
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 size = 0
+            except ssl.SSLError:
+                # The client is told why (RFC 8446 sections 5.2 and 6.2), if the kernel takes it.
+                with contextlib.suppress(OSError):
+                    self._send_ciphertext()
+                raise
             if self._outgoing.pending:
                 self._answer()
             if size is not None:

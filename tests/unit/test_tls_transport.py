@@ -148,6 +148,15 @@ async def test_whoever_updates_keys_beside_a_little_data_lets_others_run(pair):
     assert not transport.lost
 
 
+async def test_a_record_that_cannot_be_decrypted_is_answered_by_an_alert_rfc8446_5_2(pair):
+    transport, client = pair
+    client.sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert transport.read_nowait() == b""
+    assert transport.lost == "read_error"
+    with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+        client.read()
+
+
 async def test_answers_that_nobody_reads_are_bounded(pair):
     transport, client = pair
     transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
