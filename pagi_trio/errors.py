@@ -43,7 +43,7 @@ class RequestError(PagiError):
     """What the client sent is not HTTP as RFC 9112 defines it, or goes over a limit.
 
     Attributes:
-        status: The HTTP status that says so to the client (400, 413, 414, 417, 421, 426, 431, 501, 505).
+        status: The HTTP status that says so to the client (400, 408, 413, 414, 417, 421, 426, 431, 501, 505).
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -55,7 +55,7 @@ class WebSocketError(PagiError):
     """What the client sent is not WebSocket as RFC 6455 defines it, or goes over a limit.
 
     Attributes:
-        code: The close code that says so to the client (1002, 1007, 1009).
+        code: The close code that says so to the client (1002, 1007, 1008, 1009).
     """
 
     def __init__(self, code: int, reason: str) -> None:

@@ -88,6 +88,11 @@ class HTTPExchange:
         return bool(self.disconnected or self.transport.eof or self.transport.lost)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the application has given all of its response, be it that the rest has yet to leave."""
+        return self._response is not None and self._response.ended
+
+    @property
     def _has_answered(self) -> bool:
         """Whether a byte of the response has gone out."""
         return self._response is not None and self._response.wrote_head

@@ -50,6 +50,11 @@ class Opening:
         return self._denial is not None
 
     @property
+    def is_answered(self) -> bool:
+        """Whether the application has given all of an answer that is not a 101, be it that the rest has yet to leave."""
+        return self._denial is not None and self._denial.has_ended
+
+    @property
     def is_denied(self) -> bool:
         """Whether the client has got all of an answer that is not a 101."""
         return self._denial is not None and self._denial.complete

@@ -229,7 +229,7 @@ class WebSocketSession:
         """
         ending = self._ending
         if self._opening is not None:
-            if ending.event is None:
+            if ending.event is None and not self._opening.is_answered:
                 self.connection.reason = "server_error"
                 if not failed:
                     self.connection.service.app_failed(self.kind, self, "it returned without answering the handshake")

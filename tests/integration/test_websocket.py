@@ -295,6 +295,25 @@ async def test_a_denial_is_the_response_that_the_app_sends(pagi_serve, raw):
         assert await client.read_to_end() == b""
 
 
+async def test_a_denial_whose_last_send_was_cancelled_is_whole_and_no_error_of_the_app(pagi_serve, raw):
+    async def app(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        with trio.move_on_after(0.01) as sending:
+            await send({"type": "websocket.http.response.body", "body": body})
+        assert sending.cancelled_caught
+        cancelled.set()
+
+    cancelled = trio.Event()
+    # More than the kernel takes.
+    body = bytes(20_000_000)
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        await client.send(HANDSHAKE % b"")
+        await cancelled.wait()
+        assert (await client.read_response())[::2] == (401, body)
+    assert server.metrics.value("pagi_server_app_errors_total", scope="websocket") == 0
+
+
 async def test_an_app_that_does_not_answer_the_handshake_is_a_500(pagi_serve, raw, caplog):
     async def app(scope, receive, send):
         pass
