@@ -89,7 +89,7 @@ class HTTPExchange:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the application has given all of its response, be it that the rest has yet to leave."""
+        """Whether the application has given all of its response, though it may not have left yet."""
         return self._response is not None and self._response.ended
 
     @property

@@ -51,7 +51,7 @@ class Opening:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the application has given all of an answer that is not a 101, be it that the rest has yet to leave."""
+        """Whether the application has given all of an answer that is not a 101, though it may not have left yet."""
         return self._denial is not None and self._denial.has_ended
 
     @property
