@@ -19,7 +19,7 @@ from pagi_trio.nurseries.service import log
 from pagi_trio.nurseries.upload import Upload
 from pagi_trio.wire.head import CHUNKED
 from pagi_trio.wire.misuse import MALFORMED, explain
-from pagi_trio.wire.response import CONTINUE, EVENT_STREAM, error_response
+from pagi_trio.wire.response import CONTINUE, EVENT_STREAM, body_bytes, error_response
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import HTTPDisconnect, HTTPRequest, HTTPResponseStart, HTTPScope, SendMessage
@@ -252,17 +252,16 @@ class HTTPExchange:
         if response.stream is not None:
             response.stream.close("done")
         if self.connection.service.access is not None:
-            self._log_access(response.status)
+            self._log_access(response.status, response.body_bytes)
         self.transport.wake_readers()
         if self.suspended:
             self.move()
 
-    def _log_access(self, status: int) -> None:
+    def _log_access(self, status: int, size: int) -> None:
         """Add a line to the access log, if there is one."""
         access = self.connection.service.access
         if access is not None:
             self._logged = True
-            size = 0 if self._response is None else self._response.body_bytes
             access.add(self.connection.client, self.head.line, status, size, self.started)
 
     # The end
@@ -297,8 +296,9 @@ class HTTPExchange:
     def _post_error(self, status: int, reason: str) -> None:
         """Answer with an error of the server's own."""
         date = self.connection.service.date.line()
-        self.transport.post(error_response(status, reason, date, to_head=self.head.line.method == "HEAD"))
-        self._log_access(status)
+        answer = error_response(status, reason, date, to_head=self.head.line.method == "HEAD")
+        self.transport.post(answer)
+        self._log_access(status, body_bytes(answer))
 
     def leave(self) -> None:
         """See that a response which is not complete ends so for everybody, and that the access log has its line."""
@@ -306,7 +306,10 @@ class HTTPExchange:
         if response is not None and not self.complete:
             response.abandon(self.disconnected)
         if self.connection.service.access is not None and not self._logged:
-            self._log_access(CLIENT_LEFT if response is None else response.status)
+            if response is None:
+                self._log_access(CLIENT_LEFT, 0)
+            else:
+                self._log_access(response.status, response.body_bytes)
 
     def disconnect(self, reason: str) -> None:
         """Tell the application that the client has left."""

@@ -16,7 +16,7 @@ from pagi_trio.nurseries.exchange import REFUSALS, HTTPExchange
 from pagi_trio.nurseries.service import APP, CLOSING, HEAD, IDLE, log
 from pagi_trio.nurseries.websocket import WebSocketSession
 from pagi_trio.wire.head import UPGRADE_WEBSOCKET, Head, check_unfinished, check_unfinished_fields, parse_head
-from pagi_trio.wire.response import error_response
+from pagi_trio.wire.response import body_bytes, error_response
 
 if TYPE_CHECKING:
     from pagi_trio.nurseries.call import Exchange
@@ -202,15 +202,15 @@ class HTTP1Connection(Connection):
         to_head = self.buffer.startswith(b"HEAD ") if head is None else head.line.method == "HEAD"
         self.buffer = b""
         log.info("%s: answered %d: %s", self, error.status, error)
-        if self.service.access is not None:
-            line = None if head is None else head.line
-            self.service.access.add(self.peer, line, error.status, 0, perf_counter())
         self.reason = REFUSALS.get(error.status, "protocol_error")
         extra = b""
         if error.status == 426:
             extra = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
-        date = self.service.date.line()
-        self.transport.post(error_response(error.status, str(error), date, extra, to_head=to_head))
+        answer = error_response(error.status, str(error), self.service.date.line(), extra, to_head=to_head)
+        self.transport.post(answer)
+        if self.service.access is not None:
+            line = None if head is None else head.line
+            self.service.access.add(self.peer, line, error.status, body_bytes(answer), perf_counter())
         await self._linger()
 
     async def _linger(self) -> None:

@@ -12,7 +12,7 @@ from pagi_trio.errors import AppProtocolError
 from pagi_trio.nurseries.exchange import CLIENT_LEFT, HTTPExchange
 from pagi_trio.wire.deflate import negotiate
 from pagi_trio.wire.handshake import accept_response, read_handshake
-from pagi_trio.wire.response import error_response
+from pagi_trio.wire.response import body_bytes, error_response
 
 if TYPE_CHECKING:
     from pagi_trio.asgi import HTTPResponseBody, HTTPResponseStart, SendMessage, WebSocketAccept
@@ -136,11 +136,12 @@ class Opening:
         """Answer with an error of the server's own, if no answer has begun."""
         if self._denial is None:
             self._refused = True
-            self._connection.transport.post(error_response(status, reason, self._connection.service.date.line()))
-            self._log_access(status)
+            answer = error_response(status, reason, self._connection.service.date.line())
+            self._connection.transport.post(answer)
+            self._log_access(status, body_bytes(answer))
 
-    def _log_access(self, status: int) -> None:
+    def _log_access(self, status: int, size: int = 0) -> None:
         """Add a line to the access log, if there is one."""
         access = self._connection.service.access
         if access is not None:
-            access.add(self._connection.client, self._head.line, status, 0, self._started)
+            access.add(self._connection.client, self._head.line, status, size, self._started)

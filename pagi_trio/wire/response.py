@@ -176,3 +176,8 @@ def error_response(status: int, reason: str, date: bytes, extra: bytes = b"", *,
         b"connection: close, upgrade\r\n\r\n" if b"upgrade:" in extra else b"connection: close\r\n\r\n",
     )
     return b"".join(head if to_head else (*head, body))
+
+
+def body_bytes(answer: bytes) -> int:
+    """Return how long the body of a whole response is."""
+    return len(answer.partition(b"\r\n\r\n")[2])

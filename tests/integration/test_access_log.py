@@ -108,7 +108,7 @@ async def test_the_servers_own_answers_have_their_lines_too(raw, log, caplog):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "size"), [([], 500, 0), ([{"body": b"abc", "more_body": True}], 401, 3), ([{}], 401, 0)]
+    ("body", "status", "size"), [([], 500, 22), ([{"body": b"abc", "more_body": True}], 401, 3), ([{}], 401, 0)]
 )
 async def test_a_denied_handshake_has_one_line_whatever_its_application_leaves_undone(raw, log, body, status, size):
     async def app(scope, receive, send):
