@@ -2,12 +2,13 @@
 
 A connection only stores when it entered its state. A few times a second the reaper walks them all and aborts what is
 past its time, reads for those whose application is not reading, and answers pings: no timer and no cancel scope per
-connection. Walking 10,000 connections takes 0.6 ms.
+connection. Walking 10,000 connections takes 1.1 ms.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -16,6 +17,10 @@ from pagi_trio.nurseries.service import TICK_S, log
 
 if TYPE_CHECKING:
     from pagi_trio.nurseries.service import Service
+
+TURN_S: Final = 0.002
+"""How long the walk goes on before others get their turn. What it reads for one connection takes a millisecond at most,
+but 100 WebSockets whose applications sleep, at 300 pings a tick each, would keep the loop for 120."""
 
 
 @enable_ki_protection
@@ -32,10 +37,17 @@ async def reap(service: Service) -> None:
             service.look_at_clock()
             await trio.sleep(TICK_S)
         service.look_at_clock()
-        now = service.now
+        turn_ends = perf_counter() + TURN_S
         for connection in tuple(service.connections):
+            if perf_counter() > turn_ends:
+                await trio.lowlevel.checkpoint()
+                service.look_at_clock()
+                turn_ends = perf_counter() + TURN_S
+            if connection not in service.connections:
+                # It has ended meanwhile.
+                continue
             try:
-                connection.tick(now)
+                connection.tick(service.now)
             except Exception:  # noqa: BLE001 - an error of our own ends one connection, not the reaper
                 log.exception("internal error while watching %s", connection)
                 connection.abort("server_error")
