@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pagi_trio.asgi import Address
     from pagi_trio.wire.head import RequestLine
 
-_BUFFER_LINES: Final = 1024
+_BUFFER_BYTES: Final = 131072
+"""How much gathers before it is written without waiting for the reaper: a thousand ordinary lines, or sixteen of those
+whose targets are as long as they may be, a thousand of which would take 25 MiB on their way out."""
 
 _log = logging.getLogger("pagi_trio")
 
@@ -34,6 +36,7 @@ class AccessLog:
 
     def __init__(self, target: str) -> None:
         self._lines: list[str] = []
+        self._bytes = 0
         self._second = 0
         self._stamp = ""
         self._owned = target != "-"
@@ -75,8 +78,10 @@ class AccessLog:
         host = client[0] if client is not None else "-"
         request = "-" if line is None else _describe(line)
         seconds = perf_counter() - started
-        self._lines.append(f'{host} - - [{self._stamp}] "{request}" {status} {size} {seconds:.6f}\n')
-        if len(self._lines) >= _BUFFER_LINES:
+        text = f'{host} - - [{self._stamp}] "{request}" {status} {size} {seconds:.6f}\n'
+        self._lines.append(text)
+        self._bytes += len(text)
+        if self._bytes >= _BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -84,6 +89,7 @@ class AccessLog:
         if self._lines:
             text = memoryview("".join(self._lines).encode("utf-8"))
             self._lines.clear()
+            self._bytes = 0
             try:
                 while text:
                     # A full disk takes a part of it, and so does a pipe where a signal ends the wait for its reader.

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+from time import perf_counter
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from pagi_trio import testing
 from pagi_trio.errors import ConfigError
 from pagi_trio.nurseries.access import AccessLog
 from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
+from pagi_trio.wire.head import RequestLine
 from tests.integration.embedded import serving
 
 from .conftest import RawClient, hello, respond
@@ -346,3 +348,13 @@ async def test_a_log_that_cannot_be_written_is_named(tmp_path):
         async with testing.serve(hello, lifespan="off", access_log=target):
             raise AssertionError("it must not start")
     assert str(caught.value) == f"access_log: cannot write to {target!r}: No such file or directory"
+
+
+async def test_long_lines_are_written_before_they_take_much_memory(log):
+    target = b"/?" + b"a" * 8000
+    line = RequestLine("GET", "/", b"/", target[2:], "1.1", None, None)
+    with AccessLog(str(log)) as access:
+        for _ in range(20):
+            access.add(("127.0.0.1", 1), line, 200, 0, perf_counter())
+        assert len(log.read_bytes()) > 15 * len(target)
+    assert len(lines(log)) == 20
