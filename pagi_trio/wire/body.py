@@ -15,8 +15,9 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 # Held to its grammar (RFC 9112 section 7.1.1), since whoever sees a line end inside it sees other chunks behind it.
 _EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
-# 15 hexadecimal digits stay below 2**63; more would only be read to overflow somebody else.
-_SIZE_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
+# 15 hexadecimal digits stay below 2**63; more would only be read to overflow somebody else. There is one way to read
+# them: 16,000 zeros before what is no digit would have 200,000.
+_SIZE_LINE = re.compile(rb"(?>0*([0-9A-Fa-f]{1,15}))(?:%b)*" % _EXTENSION)
 
 # The digits and the line end of a chunk size.
 _SIZE_LINE_BYTES: Final = 17

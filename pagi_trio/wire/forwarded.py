@@ -44,7 +44,8 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _PAIR: Final = rb"(%b)=(%b|%b)" % (_TOKEN, _TOKEN, _QUOTED)
 _pair = re.compile(_PAIR)
-_ELEMENT = re.compile(rb"[ \t]*(?:%b)?(?:;(?:%b)?)*[ \t]*" % (_PAIR, _PAIR))
+# White space is taken once: an element of nothing else, before what is none, had 100,000 ways to be read.
+_ELEMENT = re.compile(rb"[ \t]*+(?:%b)?(?:;(?:%b)?)*[ \t]*+" % (_PAIR, _PAIR))
 _ESCAPE = re.compile(rb"\\(.)")
 
 # What a proxy may say the client speaks, and what that is called before anybody knows of a WebSocket.

@@ -52,8 +52,8 @@ _HOST = re.compile(rb"(?:\[([^\[\]]*)\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa
 _IPV6 = re.compile(rb"[0-9A-Fa-f:.]+")
 _LATER_ADDRESS = re.compile(rb"[Vv][0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+")
 _ABSOLUTE = re.compile(rb"([Hh][Tt][Tt][Pp][Ss]?)://([^/?#]+)([^#]*)")
-# 19 digits hold every length below 2**63; int() itself would take far more, slowly.
-_LENGTH = re.compile(rb"0*[0-9]{1,19}")
+# 19 digits hold every length below 2**63; int() itself would take far more, slowly. One way to read them, as in chunks.
+_LENGTH = re.compile(rb"(?>0*[0-9]{1,19})")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
