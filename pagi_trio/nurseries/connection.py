@@ -228,7 +228,7 @@ class Connection(ABC):
         assert isinstance(transport, TLSTransport)
         outcome = "failed"
         try:
-            await transport.handshake()
+            await transport.handshake(self.service.handshakes)
             outcome = "ok"
         except ClientDisconnected:
             if transport.lost == "client_timeout":

@@ -41,6 +41,10 @@ may take."""
 STANDSTILL_S: Final = 2 * TICK_S
 """Beyond it, the event loop stood still (`Service.standstill_s`)."""
 
+HANDSHAKES: Final = 8
+"""Steps of TLS handshakes that one turn of the event loop does. One takes 0.3 ms or more, by far the most that a client
+gets for 500 bytes: a burst of 400 kept all others waiting for 130."""
+
 log = logging.getLogger("pagi_trio")
 
 
@@ -72,6 +76,7 @@ class Service:
         short_head_bytes: A head of at most this length keeps all limits of length.
         deadlines_s: How long a connection may stay in each state, by state.
         forwarded: Reads what trusted proxies say of the client; None where nobody is trusted.
+        handshakes: Whose turn it is among TLS handshakes.
         poller: What connections wait with, once they are accepted; None where waiting in Trio is all there is.
         context: The context that connections start from; no request ever runs in it.
         is_timed: Whether requests note when they have begun.
@@ -107,6 +112,7 @@ class Service:
         trusted = config.forwarded.trusted
         self.forwarded = Forwarded(trusted, config.forwarded.headers) if trusted else None
         self.now = self._looked = trio.current_time()
+        self.handshakes = trio.Semaphore(HANDSHAKES)
         self.poller: EpollPoller | None = None
         self.context: Context = copy_context()
         self.keep_alive = config.timeouts.keep_alive_s > 0

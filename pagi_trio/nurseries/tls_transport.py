@@ -32,6 +32,11 @@ IDLE_BYTES: Final = 2 * _RECEIVE_BYTES
 """How much may be received that carries no data, once a handshake is done. Whatever a client has to say of the
 connection itself is much shorter; as much as this, which is 1,200 key updates, takes 15 ms."""
 
+HELLO_BYTES: Final = 16384
+"""How much a client may say before TLS first answers: those of today say 2 KiB, with keys that withstand quantum
+computers. Of a hello of 64 KiB, OpenSSL 3.0 looks each of 6,000 keys up in a list of 16,000 groups, for 25 ms; of this
+much, for two."""
+
 UNREAD_BYTES: Final = 4 * RECORD_BYTES
 """How much of TLS's own answers may wait for a client that does not read them, behind a record that waits as well."""
 
@@ -45,8 +50,8 @@ class TLSTransport(Transport):
     """
 
     __slots__ = (
-        *("_ciphertext", "_context", "_has_begun", "_idle_bytes", "_incoming", "_outgoing", "_sealed_bytes"),
-        *("failure", "tls"),
+        *("_ciphertext", "_context", "_has_answered", "_has_begun", "_idle_bytes", "_incoming", "_outgoing"),
+        *("_sealed_bytes", "failure", "tls"),
     )
     tls: ssl.SSLObject
 
@@ -55,7 +60,7 @@ class TLSTransport(Transport):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._context = context
-        self._has_begun = False
+        self._has_begun = self._has_answered = False
         self.failure = ""
         # What TLS has made and the kernel not taken, and how many bytes of the sender's the last record in it holds.
         self._ciphertext = b""
@@ -157,8 +162,11 @@ class TLSTransport(Transport):
         else:
             await super().wait_turn()
 
-    async def handshake(self) -> None:
+    async def handshake(self, turns: trio.Semaphore) -> None:
         """Do the TLS handshake.
+
+        Args:
+            turns: Of how many handshakes each turn of the event loop does a step.
 
         Raises:
             ClientDisconnected: If it fails, for whatever reason.
@@ -166,7 +174,7 @@ class TLSTransport(Transport):
         try:
             await self._wait_fed()
             while not self.closed:
-                if await self._shake():
+                if await self._shake(turns):
                     self._idle_bytes = 0
                     return
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError):
@@ -180,17 +188,16 @@ class TLSTransport(Transport):
                 self._send_ciphertext()
         raise ClientDisconnected(self.lost)
 
-    async def _shake(self) -> bool:
+    async def _shake(self, turns: trio.Semaphore) -> bool:
         """Take the handshake as far as it goes with what has arrived; return whether it is done."""
-        done = False
-        if not self._has_begun:
-            self._has_begun = True
-            self.tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        try:
-            self.tls.do_handshake()
-            done = True
-        except ssl.SSLWantReadError:
-            pass
+        async with turns:
+            if self.closed:
+                return False
+            done = self._step()
+            with contextlib.suppress(BlockingIOError):
+                self._send_ciphertext()
+            # Those who wait for their turn come after all others.
+            await trio.lowlevel.checkpoint()
         while not self.closed:
             try:
                 self._send_ciphertext()
@@ -200,6 +207,26 @@ class TLSTransport(Transport):
         if not done:
             await self._wait_fed()
         return done and not self.closed
+
+    def _step(self) -> bool:
+        """Let TLS read what has arrived of the handshake; return whether it is done.
+
+        Raises:
+            ssl.SSLError: If it fails.
+            ValueError: If the client says more than any would.
+        """
+        if self._idle_bytes > HELLO_BYTES and not self._has_answered:
+            raise ValueError("the ClientHello is too long")
+        if not self._has_begun:
+            self._has_begun = True
+            self.tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._has_answered = self._has_answered or self._outgoing.pending > 0
+        return True
 
     async def _wait_writable(self) -> None:
         self._writing = True

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import hmac
+import select
 import socket
 import ssl
 import weakref
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
@@ -107,7 +109,7 @@ async def pair(tmp_path):
         client = Client(theirs, client_context, tmp_path / "keys")
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(transport.handshake)
+                nursery.start_soon(transport.handshake, trio.Semaphore(1))
                 await client.handshake()
         yield transport, client
 
@@ -203,7 +205,7 @@ async def test_a_closed_connection_leaves_its_memory_at_once():
         transport = TLSTransport(near, None, context)
         far.sendall(b"this is no TLS")
         with pytest.raises(ClientDisconnected):
-            await transport.handshake()
+            await transport.handshake(trio.Semaphore(1))
         gone = weakref.ref(transport.tls)
         # Whatever has to wait for a collection is kept for as long as nobody makes one.
         gc.disable()
@@ -213,3 +215,58 @@ async def test_a_closed_connection_leaves_its_memory_at_once():
             assert gone() is None
         finally:
             gc.enable()
+
+
+@pytest.fixture
+def server_context():
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def test_a_hello_longer_than_any_is_refused_before_tls_reads_it(server_context):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        transport = TLSTransport(near, None, server_context)
+        # A ClientHello of 60,000 bytes, of which the half has come.
+        hello = b"\x01" + (60_000).to_bytes(3, "big") + bytes(29_996)
+        for start in range(0, len(hello), 15_000):
+            far.sendall(b"\x16\x03\x01" + (15_000).to_bytes(2, "big") + hello[start : start + 15_000])
+        with trio.fail_after(10), pytest.raises(ClientDisconnected):
+            await transport.handshake(trio.Semaphore(1))
+        assert transport.failure == "the ClientHello is too long"
+        transport.close("protocol_error")
+
+
+async def test_handshakes_of_a_burst_have_their_turns_between_those_of_others(server_context):
+    clients, most_at_once = 20, 2
+    turns = trio.Semaphore(most_at_once)
+    with ExitStack() as opened:
+        transports, peers = [], []
+        for _ in range(clients):
+            near, far = (opened.enter_context(sock) for sock in socket.socketpair())
+            near.setblocking(False)
+            far.setblocking(False)
+            outgoing = ssl.MemoryBIO()
+            with suppress(ssl.SSLWantReadError):
+                ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x").do_handshake()
+            far.send(outgoing.read())
+            transports.append(TLSTransport(near, None, server_context))
+            peers.append(far)
+
+        def answered():
+            return len(select.select(peers, [], [], 0)[0])
+
+        most = 0
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for transport in transports:
+                    nursery.start_soon(transport.handshake, turns)
+                while (before := answered()) < clients:
+                    await trio.lowlevel.checkpoint()
+                    most = max(most, answered() - before)
+                nursery.cancel_scope.cancel()
+        assert 0 < most <= 2 * most_at_once
+        for transport in transports:
+            transport.close("server_shutdown")
