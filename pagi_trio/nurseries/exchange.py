@@ -209,7 +209,7 @@ class HTTPExchange:
                 elif response.stream is not None:
                     response.stream.sent(body)
                 if message.get("more_body", False):
-                    transport.budget -= 1 + (size >> 12)
+                    transport.budget -= 1 + (size >> 14)
                     if transport.budget < 0:
                         await transport.breathe()
                 else:

@@ -25,6 +25,11 @@ DRAIN_BYTES: Final = 65536
 """How much of a body that its application did not read is read and dropped to keep the connection; beyond that a
 new connection costs less."""
 
+REQUEST_COST: Final = 8
+"""What a request takes of the budget of a connection, whose next one is here already. An application on a framework
+computes for 200 microseconds without waiting for anything; at the price of a read or write, requests sent all at once
+would keep the loop for 57 ms."""
+
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 
 
@@ -77,7 +82,7 @@ class HTTP1Connection(Connection):
                     self._idle()
                 elif not await self._settle(exchange):
                     return False
-                transport.budget -= 1
+                transport.budget -= REQUEST_COST
                 if transport.budget < 0:
                     await transport.breathe()
             if self.buffer or transport.read_nowait() or transport.is_undelivered:

@@ -127,9 +127,12 @@ class Inflater:
         window_bits: Of the largest window that the client may use.
         ratio_max: How many times larger than what was sent a message may become, beyond 1 MiB.
         context_takeover: Whether a message may refer to those before it.
+
+    Attributes:
+        begun: How many streams the messages that have ended took, until somebody charges them and sets this to 0.
     """
 
-    __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_streams", "_window_bits")
+    __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_streams", "_window_bits", "begun")
 
     def __init__(self, window_bits: int, ratio_max: int, *, context_takeover: bool) -> None:
         self._ratio_max = ratio_max
@@ -138,6 +141,7 @@ class Inflater:
         self._context_takeover = context_takeover
         self._stream: zlib._Decompress | None = None
         self._streams = 0
+        self.begun = 0
 
     def inflate(self, piece: bytes, max_bytes: int, *, final: bool) -> bytes:
         """Inflate the next piece of a message.
@@ -182,6 +186,7 @@ class Inflater:
             if not piece:
                 break
         if final:
+            self.begun += self._streams
             self._streams = 0
         self._stream = None if final and not self._context_takeover else stream
         return parts[0] if len(parts) == 1 else b"".join(parts)

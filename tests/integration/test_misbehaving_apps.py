@@ -11,6 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from pagi_trio import testing
+from pagi_trio.nurseries.http1 import REQUEST_COST
+from pagi_trio.nurseries.readiness import BUDGET
 from pagi_trio.nurseries.sockets import open_listeners
 
 from .conftest import hello, respond, until
@@ -277,8 +279,8 @@ async def test_a_flood_behind_the_end_of_a_session_lets_others_run(pagi_serve, r
         while server.metrics.value("pagi_server_connections_active"):
             await trio.lowlevel.checkpoint()
             turns += 1
-    # A third of what 256 frames in each would make; it was five in all.
-    assert turns > count / 256 / 3
+    # A third of what so many frames in each would make; it was five in all.
+    assert turns > count / BUDGET / 3
 
 
 def test_a_listener_closed_twice_leaves_the_file_of_its_successor(tmp_path):
@@ -361,3 +363,56 @@ async def test_a_cancellation_of_old_is_an_error_of_the_app(pagi_serve, raw, in_
             await client.send(GET)
             assert (await client.read_response())[0] == 500
     assert server.metrics.value("pagi_server_app_errors_total", scope="http") == 2
+
+
+@pytest.mark.trio
+async def test_requests_that_come_all_at_once_let_others_run(pagi_serve, raw):
+    """Their application may never wait, and each of them computes for as long as a framework does."""
+    answered = 0
+
+    async def app(scope, receive, send):
+        nonlocal answered
+        answered += 1
+        await respond(send, b"answer")
+
+    server = await pagi_serve(app, lifespan="off")
+    most = 0
+    async with raw(server) as client, trio.open_nursery() as nursery:
+        await client.send(GET * 500)
+        nursery.start_soon(client.read_to_end)
+        while answered < 500:
+            before = answered
+            await trio.lowlevel.checkpoint()
+            most = max(most, answered - before)
+        nursery.cancel_scope.cancel()
+    # The server may have two turns between two of this task's.
+    assert most <= 2 * (BUDGET // REQUEST_COST + 1)
+
+
+@pytest.mark.trio
+async def test_messages_of_very_many_streams_let_others_run(pagi_serve, raw):
+    """A message of 500 bytes may need 250 streams to inflate it, far more time than others of its size."""
+    received = 0
+    count, streams = 100, 250
+
+    async def app(scope, receive, send):
+        nonlocal received
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            received += 1
+
+    server = await pagi_serve(app, lifespan="off")
+    most = 0
+    async with raw(server) as client:
+        await open_websocket(client, b"Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        # Each block is final, and so ends its stream (RFC 7692 section 7.2.3.4).
+        await client.send(frame(2, b"\x03\x00" * streams, rsv1=True) * count)
+        while received < count:
+            before = received
+            await trio.lowlevel.checkpoint()
+            most = max(most, received - before)
+        await client.send(frame(8, b""))
+        await client.read_to_end()
+    # As above; without a price of their own it would be 128.
+    assert most <= 2 * (BUDGET // (streams // 8) + 1)
