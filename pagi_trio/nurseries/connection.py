@@ -149,14 +149,17 @@ class Connection(ABC):
                 self.service.emptied.set()
 
     def scope(self, head: Head) -> ConnectionScope:
-        """Make what the scopes of HTTP and WebSocket have in common; the dicts in it are the application's own."""
+        """Make what the scopes of HTTP and WebSocket have in common.
+
+        The dicts in it are the application's own; what is in these is not.
+        """
         service = self.service
         line = head.line
         if self._forwarded is not None:
             own_scheme = "https" if self._is_encrypted else "http"
             self.client, self.scheme = self._forwarded.origin(head.headers, self.peer, own_scheme)
         return {
-            "asgi": HTTP_VERSIONS,
+            "asgi": HTTP_VERSIONS.copy(),
             "http_version": line.version,
             "scheme": self.scheme,
             "path": line.path,

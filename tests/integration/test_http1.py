@@ -461,6 +461,24 @@ async def test_several_tasks_may_receive_and_all_are_told(pagi_serve, raw):
     assert len(seen) == 4
 
 
+async def test_what_an_app_writes_into_the_dicts_of_a_scope_is_not_in_the_next(pagi_serve, raw):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append({name: value.copy() for name, value in scope.items() if isinstance(value, dict)})
+        for name in scopes[-1]:
+            scope[name]["mine"] = True
+        await respond(send)
+
+    server = await pagi_serve(app, lifespan="off")
+    async with raw(server) as client:
+        for _ in range(2):
+            await client.send(GET)
+            await client.read_response()
+    assert scopes[0].keys() == {"asgi", "state", "extensions"}
+    assert scopes[0] == scopes[1]
+
+
 async def test_what_an_app_does_after_a_last_send_that_was_cancelled_does_not_hold_up_the_connection(pagi_serve, raw):
     async def app(scope, receive, send):
         if scope["path"] == "/next":
