@@ -98,11 +98,13 @@ class AccessLog:
                         raise BlockingIOError(EAGAIN, os.strerror(EAGAIN))
                     text = text[taken:]
                 self._file.flush()
-            except OSError as error:
-                # A full disk or a closed pipe costs the log its lines, and nobody a response.
+            except (OSError, ValueError) as error:
+                # A full disk, or a standard output that the application has closed, costs the log its lines, and nobody
+                # a response.
                 if not self._failed:
                     self._failed = True
-                    _log.error("cannot write the access log, lines are lost: %s", error.strerror)
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    _log.error("cannot write the access log, lines are lost: %s", reason)
 
 
 def _standard_output() -> IO[bytes]:

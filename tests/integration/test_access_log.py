@@ -22,7 +22,7 @@ from pagi_trio.nurseries.connection import READ_AHEAD_BYTES
 from pagi_trio.wire.head import RequestLine
 from tests.integration.embedded import serving
 
-from .conftest import RawClient, hello, respond
+from .conftest import RawClient, hello, respond, until
 
 pytestmark = pytest.mark.trio
 
@@ -304,6 +304,22 @@ async def test_a_dash_is_standard_output_and_leaves_it_open(raw, capsys):
     assert LINE.fullmatch(capsys.readouterr().out.rstrip("\n"))
     print("still open")
     assert capsys.readouterr().out == "still open\n"
+
+
+async def test_a_standard_output_that_the_application_closes_costs_the_lines_and_not_the_server(
+    raw, monkeypatch, caplog
+):
+    async def app(scope, receive, send):
+        sys.stdout.close()
+        await respond(send)
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    async with testing.serve(app, lifespan="off", access_log="-") as server:
+        await exchange(server, raw, get(b"/"))
+        # By the reaper, which everybody needs.
+        await until(lambda: caplog.messages)
+        await exchange(server, raw, get(b"/"))
+    assert caplog.messages == ["cannot write the access log, lines are lost: I/O operation on closed file."]
 
 
 async def test_without_the_setting_nothing_is_written(raw, capsys):
