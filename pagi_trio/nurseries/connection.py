@@ -156,8 +156,7 @@ class Connection(ABC):
         service = self.service
         line = head.line
         if self._forwarded is not None:
-            own_scheme = "https" if self._is_encrypted else "http"
-            self.client, self.scheme = self._forwarded.origin(head.headers, self.peer, own_scheme)
+            self.find_origin(head)
         return {
             "asgi": HTTP_VERSIONS.copy(),
             "http_version": line.version,
@@ -172,6 +171,12 @@ class Connection(ABC):
             "state": service.state.copy(),
             "extensions": self.extensions.copy(),
         }
+
+    def find_origin(self, head: Head) -> None:
+        """Find out where a request came from, by what a proxy says that is trusted."""
+        if self._forwarded is not None:
+            own_scheme = "https" if self._is_encrypted else "http"
+            self.client, self.scheme = self._forwarded.origin(head.headers, self.peer, own_scheme)
 
     def read_ahead(self) -> bool:
         """Read what has come for later into the buffer, up to a mark.

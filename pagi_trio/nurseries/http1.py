@@ -214,8 +214,11 @@ class HTTP1Connection(Connection):
         answer = error_response(error.status, str(error), self.service.date.line(), extra, to_head=to_head)
         self.transport.post(answer)
         if self.service.access is not None:
-            line = None if head is None else head.line
-            self.service.access.add(self.peer, line, error.status, body_bytes(answer), perf_counter())
+            client, line = self.peer, None
+            if head is not None:
+                self.find_origin(head)
+                client, line = self.client, head.line
+            self.service.access.add(client, line, error.status, body_bytes(answer), perf_counter())
         await self._linger()
 
     async def _linger(self) -> None:

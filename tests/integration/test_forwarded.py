@@ -178,6 +178,21 @@ async def test_the_access_log_shows_the_client_and_the_peer_of_what_is_no_reques
     assert [host for host, *_ in lines(log)] == ["192.0.2.7", "127.0.0.1", "2001:db8::1", "127.0.0.1"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [(b"Content-Length: 4\r\n", 413), (b"Connection: upgrade\r\nUpgrade: websocket\r\n", 400)],
+    ids=["body", "handshake"],
+)
+async def test_the_access_log_shows_the_client_of_a_request_that_the_server_refuses(tmp_path, fields, status):
+    log = tmp_path / "access.log"
+    settings = {"access_log": str(log), "forwarded": {"trusted": "127.0.0.1"}, "limits": {"body_bytes": 3}}
+    async with testing.serve(tell, lifespan="off", **settings) as server, connected(server) as (client, _):
+        await ask(client)
+        await client.send(get(X_FORWARDED + fields))
+        assert (await client.read_response())[0] == status
+    assert [host for host, *_ in lines(log)] == ["127.0.0.1", "192.0.2.7"]
+
+
 async def test_errors_are_logged_with_the_peer(pagi_serve, caplog):
     server = await pagi_serve(tell, lifespan="off", forwarded={"trusted": "127.0.0.1"}, raise_app_exceptions=False)
     async with connected(server) as (client, (host, port)):
