@@ -182,6 +182,10 @@ class Listeners:
             if self._is_crowded is not None and self._is_crowded():
                 await trio.sleep(YIELD_S)
                 most = YIELDING_ACCEPTS
+            if self._tls is not None:
+                # Behind the handshakes that wait for their turn: with a flood of them, these would be ever more.
+                async with self._service.handshakes:
+                    pass
             self._service.look_at_clock()
             try:
                 self._take(listener, most)
