@@ -22,8 +22,8 @@ _SIZE_LINE = re.compile(rb"(?>0*([0-9A-Fa-f]{1,15}))(?:%b)*" % _EXTENSION)
 # The digits and the line end of a chunk size.
 _SIZE_LINE_BYTES: Final = 17
 
-FEED_STEPS: Final = 1024
-"""Lines and pieces of data taken in one go: 64 KiB of one-byte chunks would keep the loop for 50 ms."""
+FEED_STEPS: Final = 256
+"""Lines and pieces of data taken in one go, for a millisecond: 64 KiB of one-byte chunks would keep the loop for 50."""
 
 
 class LengthBody:

@@ -21,11 +21,14 @@ def take(body, *parts: bytes) -> tuple[bytes, bytes]:
     """Feed parts, and return the body and what was left for the next request."""
     taken = b""
     for position, part in enumerate(parts):
-        payload, used = body.feed(part)
-        taken += payload
-        if body.done:
-            return taken, part[used:] + b"".join(parts[position + 1 :])
-        assert used == len(part), "an unfinished body leaves nothing over"
+        rest = part
+        while rest:
+            payload, used = body.feed(rest)
+            taken += payload
+            rest = rest[used:]
+            if body.done:
+                return taken, rest + b"".join(parts[position + 1 :])
+            assert used, "an unfinished body leaves nothing over"
     return taken, b""
 
 
