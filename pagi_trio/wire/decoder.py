@@ -39,6 +39,8 @@ class Decoder:
     Close, all further bytes are dropped and there are no more events.
 
     Attributes:
+        pieces: How many pieces the messages were made of, and streams it took to inflate them, beyond one each, until
+            somebody charges them and sets this to 0.
         paused: Whether the last None of `next_event` was only to let others run: it wants to be called again before
             more is fed.
     """
@@ -56,6 +58,7 @@ class Decoder:
         "_position",
         "_unread",
         "paused",
+        "pieces",
     )
 
     def __init__(self, message_max_bytes: int, inflater: Inflater | None = None, *, fragments_max: int = 2**17) -> None:
@@ -78,6 +81,7 @@ class Decoder:
         self._mask = b""
         self._fin = False
         self.paused = False
+        self.pieces = 0
         self._ended = False
         # Neither bytes nor a message are held and more may come: one test instead of four on the direct path.
         self._at_rest = True
@@ -148,16 +152,20 @@ class Decoder:
         self.paused = False
         event = None
         try:
-            for _ in range(PIECES):
+            for piece in range(PIECES):
                 before = self._position
                 event = self._read_payload() if self._unread else self._read_frame()
                 if event is not None or self._position == before:
+                    self.pieces += piece
                     break
             else:
                 self.paused = self._position < len(self._buffer)
         except WebSocketError:
             self._end()
             raise
+        if self._inflater is not None:
+            self.pieces += self._inflater.begun
+            self._inflater.begun = 0
         if event is not None and event[0] == CLOSE:
             self._end()
         elif self._position == len(self._buffer):

@@ -129,7 +129,7 @@ class Inflater:
         context_takeover: Whether a message may refer to those before it.
 
     Attributes:
-        begun: How many streams the messages that have ended took, until somebody charges them and sets this to 0.
+        begun: How many streams the messages that have ended took, beyond one each; whoever counts them sets this to 0.
     """
 
     __slots__ = ("_bytes_left", "_context_takeover", "_ratio_max", "_stream", "_streams", "_window_bits", "begun")
@@ -186,7 +186,7 @@ class Inflater:
             if not piece:
                 break
         if final:
-            self.begun += self._streams
+            self.begun += max(self._streams - 1, 0)
             self._streams = 0
         self._stream = None if final and not self._context_takeover else stream
         return parts[0] if len(parts) == 1 else b"".join(parts)
