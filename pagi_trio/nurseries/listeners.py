@@ -147,7 +147,7 @@ class Listeners:
         service.emptied = trio.Event()
         if service.admitted:
             seconds = service.config.timeouts.graceful_s
-            log.info("stopping within %g s; open connections: %d", seconds, service.admitted)
+            log.info("stopping: open connections (%d) have %g s to finish", service.admitted, seconds)
         if self._idle_grace_s and service.admitted:
             for connection in tuple(service.connections):
                 if connection.state not in _WITHOUT_REQUEST:
