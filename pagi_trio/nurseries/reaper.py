@@ -2,7 +2,7 @@
 
 A connection only stores when it entered its state. A few times a second the reaper walks them all and aborts what is
 past its time, reads for those whose application is not reading, and answers pings: no timer and no cancel scope per
-connection. Walking 10,000 connections takes 1.1 ms.
+connection. Walking 10,000 connections takes 1.4 ms.
 """
 
 from __future__ import annotations

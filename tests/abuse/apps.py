@@ -137,6 +137,12 @@ async def deaf_session(receive, send):
     await anyio.sleep(DEAF_S)
 
 
+async def absent(receive, send):
+    """Neither send nor receive for a while."""
+    await accept(receive, send)
+    await anyio.sleep(STUBBORN_S)
+
+
 async def goodbye(receive, send):
     await accept(receive, send)
     await send({"type": "websocket.close"})
@@ -169,6 +175,7 @@ PATHS = {
     ("websocket", "/swallow"): swallow,
     ("websocket", "/publish"): publish,
     ("websocket", "/deaf"): deaf_session,
+    ("websocket", "/absent"): absent,
     ("websocket", "/goodbye"): goodbye,
     ("websocket", "/publish-stubbornly"): publish_stubbornly,
     ("websocket", "/listen-stubbornly"): listen_stubbornly,

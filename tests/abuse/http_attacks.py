@@ -95,6 +95,11 @@ async def both_lengths(client: Client) -> str:
     return f"status {status}"
 
 
+async def long_targets(client: Client) -> str:
+    await client.connect()
+    return await client.while_sending(again(request("/?" + "a" * 8000) * 20), client.outcome)
+
+
 # Connections
 
 
@@ -160,6 +165,13 @@ async def chunk_extensions(client: Client) -> str:
     return await client.while_sending(again((b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 50), client.outcome)
 
 
+async def almost_a_size(client: Client) -> str:
+    await client.connect()
+    await client.send(post("/upload", "Transfer-Encoding: chunked") + b"0" * 16_000 + b"g\r\n")
+    client.stand()
+    return await client.outcome()
+
+
 async def endless_trailers(client: Client) -> str:
     await client.connect()
     await client.send(post("/upload", "Transfer-Encoding: chunked") + b"0\r\n")
@@ -223,6 +235,7 @@ HTTP_ATTACKS = (
     Scenario("fat-heads", "100 heads of 15 KiB that do not end", fat_half_head, 100, hold_s=DEADLINES_S),
     Scenario("half-heads", "100 half heads, then FIN", half_a_head_and_fin, 100),
     Scenario("header-names", "20,000 header names, no two alike", new_header_names),
+    Scenario("long-targets", "targets of 8 KB without end", long_targets),
     Scenario("invalid-host", "a Host that is none", invalid_host),
     Scenario("both-lengths", "Transfer-Encoding beside Content-Length", both_lengths),
     Scenario("idle", "2,000 idle connections", idle, 2000, memory_bytes=2000 * 8 * 1024),
@@ -233,6 +246,7 @@ HTTP_ATTACKS = (
     Scenario("early-answers", "10 uploads that go on after their answer", early_answer, 10),
     Scenario("tiny-chunks", "a body of one-byte chunks without end", tiny_chunks),
     Scenario("chunk-extensions", "chunk extensions without end", chunk_extensions),
+    Scenario("almost-sizes", "100 chunk sizes of 16,000 zeros and no digit", almost_a_size, 100),
     Scenario("trailers", "trailers without end", endless_trailers),
     Scenario(
         "expectations", "100 times Expect: 100-continue, then nothing", expect_and_nothing, 100, hold_s=DEADLINES_S

@@ -103,6 +103,7 @@ EXPECTED = {
     "endless-header": Expected("status 431", "protocol_error"),
     "endless-headers": Expected("status 431", "protocol_error"),
     "chunk-extensions": Expected("status 400", "protocol_error"),
+    "almost-sizes": Expected("status 400", "protocol_error"),
     "trailers": Expected("status 431", "protocol_error"),
     "deflate-bomb": Expected("close 1009", "body_too_large", (1009, "server")),
     "endless-message": Expected("close 1009", "body_too_large", (1009, "server")),
@@ -115,11 +116,15 @@ EXPECTED = {
     # What is not the protocol.
     "invalid-host": Expected("status 400", "protocol_error"),
     "both-lengths": Expected("status 400", "protocol_error"),
+    "tls-huge-hello": Expected(CUT, "protocol_error", handshake="failed"),
     "tls-garbage": Expected(CUT, "protocol_error", handshake="failed"),
     # Clients that are served, as far as they let themselves be.
     "half-heads": Expected(CUT),
     "header-names": Expected(LEFT),
     "idle": Expected(OPEN),
+    "long-targets": Expected(OPEN, flags=("--access-logfile", os.devnull)),
+    "absent-pings": Expected("close 1000", close=(1000, "server")),
+    "final-blocks": Expected(OPEN, close=(1006, "none")),
     "tiny-chunks": Expected(OPEN),
     "tls-tiny-records": Expected(OPEN),
     "message-flood": Expected(OPEN, close=(1006, "none")),

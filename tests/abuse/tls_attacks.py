@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import struct
 
 from .client import Client, again, bytewise, trusting
 from .http_attacks import DEADLINES_S, HUGE_BYTES, post, silent, unread_download
@@ -21,6 +23,38 @@ def client_hello() -> bytes:
     except ssl.SSLWantReadError:
         return outgoing.read()
     raise AssertionError("a handshake with nobody was done")
+
+
+def huge_client_hello() -> bytes:
+    """Make a ClientHello of 63 KB that TLS looks through for long: 6,300 keys, each of a group far down in a list."""
+    groups = range(0x2000, 0x2000 + 15_900)
+    keys = b"".join(struct.pack("!HH", group, 0) for group in groups[:-6301:-1])
+    extensions = (
+        struct.pack("!HHBH", 43, 3, 2, 0x0304),
+        struct.pack("!HHHH", 13, 4, 2, 0x0403),
+        struct.pack("!HHH", 10, 2 * len(groups) + 2, 2 * len(groups)) + struct.pack(f"!{len(groups)}H", *groups),
+        struct.pack("!HHH", 51, len(keys) + 2, len(keys)) + keys,
+    )
+    block = b"".join(extensions)
+    body = (
+        b"\x03\x03"
+        + os.urandom(32)
+        + b"\x00"
+        + b"\x00\x02\x13\x01"
+        + b"\x01\x00"
+        + struct.pack("!H", len(block))
+        + block
+    )
+    message = b"\x01" + len(body).to_bytes(3, "big") + body
+    parts = [message[start : start + 16_384] for start in range(0, len(message), 16_384)]
+    return b"".join(b"\x16\x03\x01" + struct.pack("!H", len(part)) + part for part in parts)
+
+
+async def huge_hello(client: Client) -> str:
+    await client.connect(encrypt=False)
+    client.stand()
+    await client.send(huge_client_hello())
+    return await client.outcome()
 
 
 async def silent_before_handshake(client: Client) -> str:
@@ -72,6 +106,14 @@ TLS_ATTACKS = (
         hold_s=DEADLINES_S,
     ),
     Scenario("tls-garbage", "100 clients that send something else", garbage, 100, tls=True),
+    Scenario(
+        "tls-huge-hello",
+        "100 handshakes that begin with 6,300 keys",
+        huge_hello,
+        100,
+        tls=True,
+        memory_bytes=100 * HANDSHAKE_BYTES,
+    ),
     Scenario(
         "tls-resets",
         "200 handshakes, reset in the middle",

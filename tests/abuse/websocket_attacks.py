@@ -73,6 +73,17 @@ async def ping_flood(client: Client) -> str:
     return await client.while_sending(again(frame(PING, bytes(125)) * 500), client.unread)
 
 
+async def pings_to_nobody(client: Client) -> str:
+    await session(client, "/absent")
+    return await client.while_sending(again(frame(PING) * 300, 0.25), client.close_code)
+
+
+async def final_blocks(client: Client) -> str:
+    await session(client, "/swallow", "Sec-WebSocket-Extensions: permessage-deflate")
+    # Each is a block that ends its stream, and empty (RFC 7692 section 7.2.3.4).
+    return await client.while_sending(again(frame(BINARY, b"\x03\x00" * 250, rsv1=True) * 100), client.close_code)
+
+
 async def message_flood(client: Client) -> str:
     await session(client, "/swallow")
     return await client.while_sending(again(frame(BINARY, b"x") * 5000), client.close_code)
@@ -142,6 +153,8 @@ WEBSOCKET_ATTACKS = (
     Scenario("empty-fragments", "a message in 300,000 empty fragments", empty_fragments),
     Scenario("endless-fragments", "a message in empty fragments without end", endless_empty_fragments),
     Scenario("ping-flood", "2 floods of pings, pongs unread", ping_flood, 2),
+    Scenario("absent-pings", "100 WebSockets that ping an application which sleeps", pings_to_nobody, 100),
+    Scenario("final-blocks", "4 floods of messages in 250 empty blocks of deflate", final_blocks, 4),
     Scenario("message-flood", "4 floods of one-byte messages", message_flood, 4),
     Scenario("unread-flood", "4 floods of messages to an application that does not receive", unread_message_flood, 4),
     Scenario("early-bytes", "100 times a byte after the upgrade, in the same packet", early_byte, 100),
