@@ -25,7 +25,7 @@ DRAIN_BYTES: Final = 65536
 """How much of a body that its application did not read is read and dropped to keep the connection; beyond that a
 new connection costs less."""
 
-REQUEST_COST: Final = 8
+REQUEST_COST: Final = 4
 """What a request takes of the budget of a connection, whose next one is here already. An application on a framework
 computes for 200 microseconds without waiting for anything; at the price of a read or write, requests sent all at once
 would keep the loop for 57 ms."""

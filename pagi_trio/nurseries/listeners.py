@@ -182,7 +182,7 @@ class Listeners:
             if self._is_crowded is not None and self._is_crowded():
                 await trio.sleep(YIELD_S)
                 most = YIELDING_ACCEPTS
-            if self._tls is not None:
+            if self._tls is not None and not self._service.handshakes.value:
                 # Behind the handshakes that wait for their turn: with a flood of them, these would be ever more.
                 async with self._service.handshakes:
                     pass

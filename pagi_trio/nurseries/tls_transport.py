@@ -190,7 +190,12 @@ class TLSTransport(Transport):
 
     async def _shake(self, turns: trio.Semaphore) -> bool:
         """Take the handshake as far as it goes with what has arrived; return whether it is done."""
-        async with turns:
+        try:
+            # To wait for what is free would be a turn of the loop all the same.
+            turns.acquire_nowait()
+        except trio.WouldBlock:
+            await turns.acquire()
+        try:
             if self.closed:
                 return False
             done = self._step()
@@ -198,6 +203,8 @@ class TLSTransport(Transport):
                 self._send_ciphertext()
             # Those who wait for their turn come after all others.
             await trio.lowlevel.checkpoint()
+        finally:
+            turns.release()
         while not self.closed:
             try:
                 self._send_ciphertext()
