@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import socket
 import struct
 import sys
@@ -25,6 +26,7 @@ import trio
 from pagi_trio.errors import ClientDisconnected
 from pagi_trio.nurseries.read_buffer import OF_THREAD, READ_BYTES
 from pagi_trio.nurseries.readiness import BUDGET, Readable
+from pagi_trio.nurseries.stall import Stall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,14 +45,8 @@ More than 64 KiB, so that the usual chunk of a download still leaves in one piec
 FLUSH_WRITES: Final = 16
 """Writes of one flush, so that a fast reader of a long queue does not keep the loop: 1 MiB of TLS takes about 1 ms."""
 
-
 # Of SO_LINGER: to close is to reset at once, whatever has not been delivered (socket(7)).
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-PROGRESS_BYTES: Final = 65536
-"""What a client must acknowledge in half of a stall, or it takes nothing: some pages now and then, its own kernel takes
-for a program that does not read."""
 
 
 class Transport(Readable):
@@ -73,8 +69,7 @@ class Transport(Readable):
         "_recv_into",
         "_releases",
         "_send",
-        "_stalled_since",
-        "_undelivered",
+        "_stall",
         "_view",
         "_writers",
         "_writing",
@@ -101,9 +96,8 @@ class Transport(Readable):
         self.eof = False
         self.is_abandoned = False
         self.lost = ""
-        self._stalled_since = float("inf")
-        # Of the stall that lasts: what the client had not acknowledged after half of the time that it may last.
-        self._undelivered: int | None = None
+        # Made with the queue, and gone with it.
+        self._stall: Stall | None = None
         if poller is not None:
             poller.register(self)
 
@@ -199,8 +193,7 @@ class Transport(Readable):
         """
         if self._queue is None:
             self._queue = deque()
-            self._stalled_since = trio.current_time()
-            self._undelivered = None
+            self._stall = Stall()
         self._queue.append((data, observer))
 
     @property
@@ -211,34 +204,16 @@ class Transport(Readable):
     @property
     def stalled_s(self) -> float:
         """How long the kernel has taken no bytes while some are queued; below zero while none are."""
-        return trio.current_time() - self._stalled_since
+        return -math.inf if self._stall is None else self._stall.seconds
 
     def is_stuck(self, longest_s: float) -> bool:
-        """Tell whether the client has taken nothing for too long; to be asked a few times a second.
-
-        The kernel takes nothing more before a third of its buffer is free, which a slow reader needs minutes for where
-        that is megabytes. So what counts is what the client acknowledges, in the second half of the time.
-
-        Args:
-            longest_s: How long a stall may last, seconds.
-        """
-        stalled_s = self.stalled_s
-        if stalled_s <= longest_s / 2:
-            self._undelivered = None
-            return False
-        if self._undelivered is None:
-            self._undelivered = self._count_undelivered()
-        if stalled_s <= longest_s:
-            return False
-        if self._undelivered - self._count_undelivered() < PROGRESS_BYTES:
-            return True
-        self._stalled_since = trio.current_time()
-        return False
+        """Tell whether the client has taken nothing of what is queued for too long, in seconds, as `Stall` has it."""
+        return self._stall is not None and self._stall.is_too_long(longest_s, self._count_undelivered)
 
     def flush_nowait(self) -> None:
         """Give the kernel as much of the queue as it takes."""
-        queue = self._queue
-        if not queue or self.lost:
+        queue, stall = self._queue, self._stall
+        if not queue or stall is None or self.lost:
             return
         for _ in range(FLUSH_WRITES):
             view, observer = queue[0]
@@ -250,7 +225,7 @@ class Transport(Readable):
             except OSError as error:
                 self._lose_writing(error)
                 return
-            self._stalled_since = trio.current_time()
+            stall.restart()
             finished = taken == len(view)
             if observer is not None:
                 observer(view[:taken], finished)
@@ -261,9 +236,8 @@ class Transport(Readable):
             else:
                 queue.popleft()
                 if not queue:
-                    self._queue = None
+                    self._queue = self._stall = None
                     self.is_abandoned = False
-                    self._stalled_since = float("inf")
                     return
 
     def flush_for_nobody(self) -> None:
