@@ -226,7 +226,7 @@ def test_an_application_that_refuses_to_start_and_sits_in_a_thread_is_killed_and
         "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
         "    await trio.to_thread.run_sync(threading.Event().wait)\n"
     )
-    with supervised("-w", "2", "--worker-start-timeout", "1", "--startup-timeout", "1", app="stuck") as program:
+    with supervised("-w", "2", "--worker-start-timeout", "5", "--startup-timeout", "5", app="stuck") as program:
         assert fails(program, 3) == "the application failed to start: no database"
     assert "Current thread" in " ".join(program.errors)
 
