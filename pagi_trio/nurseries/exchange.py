@@ -204,19 +204,19 @@ class HTTPExchange:
                 # Before it is waited for: what a cancelled send leaves in the queue still leaves.
                 response.sent += size
                 if taken != len(data):
-                    response.enqueue(data, taken, body, more=message.get("more_body", False))
+                    response.enqueue(data, taken, body)
                     await transport.drain()
                 elif response.stream is not None:
                     response.stream.sent(body)
-                if message.get("more_body", False):
-                    transport.budget -= 1 + (size >> 14)
-                    if transport.budget < 0:
-                        await transport.breathe()
-                else:
+                if response.ended:
                     # Without yielding, if all is written: the connection would move on for every response.
                     if not data:
                         await transport.drain()
                     self._complete(response)
+                else:
+                    transport.budget -= 1 + (size >> 14)
+                    if transport.budget < 0:
+                        await transport.breathe()
             elif message["type"] == "http.response.start":
                 self._start(message)
             else:

@@ -99,19 +99,18 @@ class Response(ResponseFraming):
             head, _ = self.take({"type": "http.response.body", "body": b"", "more_body": True})
             self._connection.transport.post(head)
 
-    def enqueue(self, data: bytes, taken: int, body: bytes, *, more: bool) -> None:
+    def enqueue(self, data: bytes, taken: int, body: bytes) -> None:
         """Queue what the kernel left of a write; on an event stream, count what it takes of the body.
 
         Args:
             data: What `take` has returned.
             taken: Bytes of it that the kernel took.
             body: The part of the body in it.
-            more: Whether others follow.
         """
         view = memoryview(data)
         observer = None
         if self.stream is not None and body:
-            end = len(data) - self.bytes_behind(more=more)
+            end = len(data) - self.bytes_behind
             observer = self.stream.observer(end - len(body), end)
             observer(view[:taken], False)
         self._connection.transport.enqueue(view[taken:], observer)

@@ -146,8 +146,9 @@ class ResponseFraming:
         self.ended = not more
         return body
 
-    def bytes_behind(self, *, more: bool) -> int:
-        """Return how much framing follows the bytes of a part of the body that is not empty."""
+    @property
+    def bytes_behind(self) -> int:
+        """How much framing follows the bytes of the last part of the body that was framed, if it was not empty."""
         if self._framing != _CHUNKED:
             return 0
-        return 2 if more else 7
+        return 7 if self.ended else 2

@@ -66,7 +66,7 @@ def test_what_follows_a_part_is_known_for_the_count(streamed, more):
     head_of(response, 4, more=True)
     response.frame(b"1234", more=True)
     wire = response.frame(b"5678", more=more)
-    assert wire[: len(wire) - response.bytes_behind(more=more)].endswith(b"5678")
+    assert wire[: len(wire) - response.bytes_behind].endswith(b"5678")
 
 
 def test_a_body_in_parts_ends_with_the_connection_on_1_0_rfc9112_6_3():
